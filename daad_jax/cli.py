@@ -1,0 +1,193 @@
+"""The command line behind ``train.py`` and ``eval.py``."""
+
+import difflib
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from absl import flags
+from ml_collections import config_flags
+
+from daad_jax import checkpoint, config as config_lib, report, training
+from daad_jax.config import Config
+from daad_jax.data import ALL, list_categories, load_dataset
+from daad_jax.errors import CheckpointError, ConfigError, UserError, suggestion
+from daad_jax.evaluation import evaluate
+
+_DEFAULT_CONFIG = Path(__file__).parent.parent / "configs" / "default.py"
+
+
+def run(main: Callable[[Sequence[str]], None], argv: Sequence[str]) -> int:
+    """Runs a command and turns what a user can mend into one line and an exit code.
+
+    Args:
+        main: takes the arguments, the program's name first.
+        argv: the arguments.
+
+    Returns:
+        0, or what the process exits with: 2 for bad input, 3 for a loss that is not finite, 130
+        when interrupted, 1 when a file cannot be written.
+    """
+    try:
+        main(argv)
+    except UserError as error:
+        return _fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        return _fail("interrupted; the same command goes on from the last checkpoint", 130)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        return _fail(f"{where}{error.strerror or error}", 1)
+    return 0
+
+
+def train_main(argv: Sequence[str]) -> None:
+    """``train.py``: trains and evaluates one category, or each in turn.
+
+    Raises:
+        UserError: for anything that the user can mend.
+    """
+    config, workdir = parse_train_flags(argv)
+    config_lib.validate(config)
+    categories = list_categories(config)
+    runs = _plan(config, categories, workdir)
+    for run_config, folder in runs:
+        checkpoint.check_same_run(folder, run_config)
+    results = []
+    for (run_config, folder), category in zip(runs, categories, strict=True):
+        dataset = load_dataset(run_config, category, folder / "cache")
+        print(f"== {dataset.category}: {len(dataset.train)} training images -> {folder}")
+        training.train(run_config, dataset, folder)
+        results.append(evaluate(folder, dataset))
+        print(report.evaluation_table(results[-1]), end="\n\n", flush=True)
+    if len(results) > 1:
+        print(report.summary_table(results))
+
+
+def eval_main(argv: Sequence[str]) -> None:
+    """``eval.py``: evaluates the last checkpoints of a workdir again.
+
+    Raises:
+        UserError: for anything that the user can mend.
+    """
+    values = flags.FlagValues()
+    flags.DEFINE_string("workdir", None, "The run's folder.", flag_values=values)
+    _parse(values, argv)
+    if not values.workdir:
+        raise ConfigError("--workdir: give the folder that train.py wrote to")
+    results = []
+    for folder in find_runs(Path(values.workdir)):
+        config = checkpoint.load_config(folder)
+        dataset = load_dataset(config, config.data.category, folder / "cache")
+        results.append(evaluate(folder, dataset))
+        print(report.evaluation_table(results[-1]), end="\n\n", flush=True)
+    if len(results) > 1:
+        print(report.summary_table(results))
+
+
+def find_runs(workdir: Path) -> list[Path]:
+    """The folders of a workdir that hold a run: itself, or its subfolders, sorted.
+
+    Raises:
+        CheckpointError: if there is none.
+    """
+    if (workdir / checkpoint.CONFIG_FILE).exists():
+        return [workdir]
+    if not workdir.is_dir():
+        raise CheckpointError(f"{workdir}: is not a folder; give the --workdir of a training run")
+    runs = sorted(path.parent for path in workdir.glob(f"*/{checkpoint.CONFIG_FILE}"))
+    if not runs:
+        raise CheckpointError(f"{workdir}: no run there; train first with train.py --workdir")
+    return runs
+
+
+def parse_train_flags(argv: Sequence[str]) -> tuple[Config, Path]:
+    """Parses ``--config=FILE[:SETTING]``, ``--config.FIELD=VALUE`` and ``--workdir``.
+
+    Returns:
+        The config, not yet validated, and the workdir.
+
+    Raises:
+        ConfigError: for an unknown flag, field, file or setting, or a value that cannot be read.
+    """
+    _check_overrides(argv)
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file(
+        "config",
+        os.fspath(_DEFAULT_CONFIG),
+        "Config file, and after a colon one of the settings.",
+        flag_values=values,
+        sys_argv=list(argv),
+    )
+    flags.DEFINE_string("workdir", None, "Where the run is kept.", flag_values=values)
+    _parse(values, argv)
+    config = values.config
+    if not isinstance(config, Config):
+        raise ConfigError("--config: get_config() must return a daad_jax.config.Config")
+    path = _config_path(argv)
+    name = f"{path.stem}-{config.setting}"
+    if config.data.category != ALL:
+        name += f"-{config.data.category or Path(config.data.root).name}"
+    return config, Path(values.workdir or Path("runs") / name)
+
+
+def _plan(config: Config, categories: list[str], workdir: Path) -> list[tuple[Config, Path]]:
+    """Each category's own config and folder."""
+    if config.data.category != ALL:
+        return [(config, workdir)]
+    planned = []
+    for category in categories:
+        own = config_lib.from_dict(config_lib.to_dict(config))
+        own.data.category = category
+        planned.append((own, workdir / category))
+    return planned
+
+
+def _parse(values: flags.FlagValues, argv: Sequence[str]) -> None:
+    try:
+        rest = values(list(argv))
+    except flags.UnrecognizedFlagError as error:
+        raise ConfigError(f"--{error.flagname}: no such flag; {_flag_hint(values, error)}") from error
+    except (flags.Error, ValueError, TypeError) as error:
+        raise ConfigError(str(error).strip().splitlines()[0]) from error
+    if len(rest) > 1:
+        raise ConfigError(f"{rest[1]}: not understood; flags begin with -- and use =")
+
+
+def _flag_hint(values: flags.FlagValues, error: flags.UnrecognizedFlagError) -> str:
+    known = [name for name in values if "." not in name]
+    close = difflib.get_close_matches(error.flagname, known, n=1)
+    return f"did you mean --{close[0]}?" if close else f"known: --{', --'.join(sorted(known))}"
+
+
+def _check_overrides(argv: Sequence[str]) -> None:
+    path = _config_path(argv)
+    if not path.is_file():
+        known = sorted(file.name for file in _DEFAULT_CONFIG.parent.glob("*.py"))
+        raise ConfigError(
+            f"--config: no file {path}; {suggestion(path.name, known)} (in the configs folder)"
+        )
+    fields = config_lib.field_types()
+    for argument in argv[1:]:
+        match = re.match(r"--?(?:no)?config\.([^=]+)", argument)
+        if match and match[1] not in fields:
+            raise ConfigError(
+                f"--config.{match[1]}: no such config field; {suggestion(match[1], fields)}"
+            )
+
+
+def _config_path(argv: Sequence[str]) -> Path:
+    """The file that --config names, without the setting; the last one counts."""
+    given = os.fspath(_DEFAULT_CONFIG)
+    for index, argument in enumerate(argv):
+        if re.match(r"--?config=", argument):
+            given = argument.split("=", 1)[1]
+        elif re.fullmatch(r"--?config", argument) and index + 1 < len(argv):
+            given = argv[index + 1]
+    return Path(given.split(":", 1)[0])
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr, flush=True)
+    return code

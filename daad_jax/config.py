@@ -1,0 +1,478 @@
+"""The config: typed dataclasses, the six settings, one `validate`, and JSON in and out.
+
+`configs/*.py` hold the values; the defaults here are the paper's. Fields that the paper leaves
+open are listed with their reasons in ``docs/deviations.md``.
+"""
+
+# No postponed annotations here: the command line reads the fields' types.
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Optional
+
+from daad_jax import addressing, discriminator, generator, partition
+from daad_jax.errors import ConfigError, suggestion
+
+SOURCES = ("textures", "mvtec")
+RESIZE_FILTERS = ("area", "nearest", "bilinear", "bicubic", "lanczos")
+
+
+@dataclass
+class DataConfig:
+    """What is trained and evaluated on.
+
+    Attributes:
+        source: "textures" (embedded) or "mvtec" (a folder in the MVTec AD layout).
+        root: folder that holds the categories, or a category itself when `category` is "".
+        category: a category's name, or "all" for each in turn.
+        image_size: height and width in pixels that images are resized to.
+        channels: 3, grey images repeated, or 1, colour images converted to luminance.
+        resize: filter of the resize; "area" averages the pixels that fall on one.
+        flip_horizontal: whether training images are mirrored at random.
+        flip_vertical: whether training images are turned upside down at random.
+        calibration_fraction: share of the normal training images held out to fit the scale and
+            threshold of the `calibrated` protocol; 0 holds out nothing.
+        memory_limit_mb: decoded images beyond this many MiB are memory-mapped from the workdir.
+    """
+
+    source: str = "mvtec"
+    root: str = ""
+    category: str = "all"
+    image_size: int = 256
+    channels: int = 3
+    resize: str = "area"
+    flip_horizontal: bool = True
+    flip_vertical: bool = True
+    calibration_fraction: float = 0.0
+    memory_limit_mb: int = 4096
+
+
+@dataclass
+class ModelConfig:
+    """The generator.
+
+    Attributes:
+        widths: channels of the encoder's stride-2 stages, finest first; the decoder mirrors them.
+        skips: whether the decoder sees the stages before the bottleneck.
+        skip_join: "concat" or "sum".
+        query_from: whether memories see a stage's output "after" or "before" its activation.
+        batch_norm_momentum: weight of the old running statistics.
+    """
+
+    widths: tuple[int, ...] = (64, 128, 256, 512)
+    skips: bool = True
+    skip_join: str = "concat"
+    query_from: str = "after"
+    batch_norm_momentum: float = 0.9
+
+
+@dataclass
+class MemoryConfig:
+    """The memories.
+
+    Attributes:
+        scales: which connections carry a memory: "all", "bottleneck" or "none".
+        items: N, the number of items of each bank.
+        division_rates: (r_h, r_w, r_c) for all scales, "pixel", or one of these for each scale.
+        addressing: name of the rule, see `daad_jax.addressing.RULES`.
+        temperature: what the cosine similarities are divided by.
+        init_scale: an item's norm at the start relative to the queries'.
+    """
+
+    scales: str = "all"
+    items: int = 500
+    division_rates: object = (8, 8, 1)
+    addressing: str = "threshold"
+    temperature: float = 1.0
+    init_scale: float = 1.0
+
+
+@dataclass
+class DiscriminatorConfig:
+    """The discriminator, present when `loss.adv` or `loss.ali` is above 0.
+
+    Attributes:
+        width: channels of its first stage; each further one doubles them.
+        max_width: the most channels of a stage.
+        feature_layer: which stage's activation is f_D; -1 is the last.
+        batch_norm: whether real and reconstructed images pass in "separate" batches or "joint".
+    """
+
+    width: int = 64
+    max_width: int = 512
+    feature_layer: int = -1
+    batch_norm: str = "separate"
+
+
+@dataclass
+class LossConfig:
+    """The losses.
+
+    Attributes:
+        rec: lambda_rec.
+        adv: lambda_adv; 0 leaves the adversarial loss out.
+        ali: lambda_ali; 0 leaves the alignment loss out.
+        norm: "mean_squared" over elements, or the mean unsquared "norm", in L_rec and L_ali.
+        adversarial: the generator's part, "non_saturating" or "saturating".
+        alignment_updates_discriminator: whether L_ali also trains the discriminator.
+    """
+
+    rec: float = 50.0
+    adv: float = 0.5
+    ali: float = 0.5
+    norm: str = "mean_squared"
+    adversarial: str = "non_saturating"
+    alignment_updates_discriminator: bool = False
+
+
+@dataclass
+class TrainConfig:
+    """Training.
+
+    Attributes:
+        epochs: passes over the training images; used when `steps` is None.
+        steps: number of updates; wins over `epochs`.
+        batch_size: images per update, over all devices.
+        learning_rate: Adam's, for both networks.
+        beta1: Adam's.
+        beta2: Adam's.
+        log_every: steps between lines of metrics.
+        checkpoint_every: steps between checkpoints; the last step always has one.
+        keep_checkpoints: how many checkpoints stay.
+    """
+
+    epochs: Optional[int] = 1000  # noqa: UP045 (the flags' parser knows this spelling)
+    steps: Optional[int] = None  # noqa: UP045
+    batch_size: int = 8
+    learning_rate: float = 2e-4
+    beta1: float = 0.9
+    beta2: float = 0.999
+    log_every: int = 10
+    checkpoint_every: int = 1000
+    keep_checkpoints: int = 2
+
+
+@dataclass
+class ScoreConfig:
+    """The scores and their evaluation.
+
+    Attributes:
+        gamma: weight of R in A; 1 - gamma is L's.
+        protocol: which scaling of R and L the score A uses, "paper" or "calibrated".
+        map_sigma: standard deviation of the Gaussian that smooths an anomaly map, in pixels.
+        threshold_quantile: quantile of the calibration images' A taken as the threshold.
+        batch_size: images per batch when scoring.
+        bootstrap_samples: resamplings behind a bootstrap interval.
+    """
+
+    gamma: float = 0.9
+    protocol: str = "paper"
+    map_sigma: float = 4.0
+    threshold_quantile: float = 0.99
+    batch_size: int = 32
+    bootstrap_samples: int = 1000
+
+
+@dataclass
+class Config:
+    """Everything a run depends on besides its images. `setting` is the name it was made from."""
+
+    setting: str = "daad_plus"
+    seed: int = 0
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    memory: MemoryConfig = field(default_factory=MemoryConfig)
+    discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    score: ScoreConfig = field(default_factory=ScoreConfig)
+
+    @property
+    def has_discriminator(self) -> bool:
+        """Whether a discriminator is built, so that L(x) exists."""
+        return self.loss.adv > 0 or self.loss.ali > 0
+
+
+_RECONSTRUCTION_ONLY = {
+    "loss.adv": 0.0,
+    "loss.ali": 0.0,
+    "score.gamma": 1.0,
+    "train.learning_rate": 1e-4,
+}
+_NO_MEMORY = {"memory.scales": "none"}
+_PIXEL = {"memory.division_rates": partition.PIXEL}
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "ae": {**_RECONSTRUCTION_ONLY, **_NO_MEMORY, "model.skips": False},
+    "ae_skip": {**_RECONSTRUCTION_ONLY, **_NO_MEMORY},
+    "memae": {
+        **_RECONSTRUCTION_ONLY,
+        **_PIXEL,
+        "memory.scales": "bottleneck",
+        "model.skips": False,
+    },
+    "memae_skip": {**_RECONSTRUCTION_ONLY, **_PIXEL},
+    "daad": _RECONSTRUCTION_ONLY,
+    "daad_plus": {},
+}
+"""The six settings of the paper's tables, each as what it changes in `daad_plus`."""
+
+
+def from_setting(setting: str) -> Config:
+    """Returns the paper's config for one of the six settings.
+
+    Raises:
+        ConfigError: if there is no setting of that name.
+    """
+    if setting not in SETTINGS:
+        raise ConfigError(f"setting: no setting {setting!r}; {suggestion(setting, SETTINGS)}")
+    config = Config(setting=setting)
+    for path, value in SETTINGS[setting].items():
+        section, name = path.split(".")
+        setattr(getattr(config, section), name, value)
+    return config
+
+
+def memory_specs(config: Config) -> tuple[generator.MemorySpec | None, ...]:
+    """Returns the memory of each connection, or None for a connection without one.
+
+    Raises:
+        ConfigError: if a division rate does not divide its scale.
+    """
+    depth = len(config.model.widths)
+    carries = {
+        "all": [True] * depth,
+        "bottleneck": [False] * (depth - 1) + [True],
+        "none": [False] * depth,
+    }[config.memory.scales]
+    size = config.data.image_size
+    sizes = generator.scale_sizes(size, size, config.model.widths)
+    rates = partition.resolve_rates(config.memory.division_rates, sizes, carries)
+    rule = addressing.get_rule(config.memory.addressing)
+    memory = config.memory
+    return tuple(
+        None
+        if rate is None
+        else generator.MemorySpec(memory.items, rate, rule, memory.temperature, memory.init_scale)
+        for rate in rates
+    )
+
+
+def validate(config: Config) -> None:
+    """Checks every field that can be checked without the data.
+
+    Raises:
+        ConfigError: naming the first field that cannot work and what to do.
+    """
+    if config.setting not in SETTINGS:
+        name = config.setting
+        raise ConfigError(f"setting: no setting {name!r}; {suggestion(name, SETTINGS)}")
+    for path, value in flatten(to_dict(config)).items():
+        if path in _CHECKS:
+            allowed, explanation = _CHECKS[path]
+            if not allowed(value):
+                raise ConfigError(f"{path}: {value!r} {explanation}")
+    for path, choices in _CHOICES.items():
+        value = _get(config, path)
+        if value not in choices:
+            raise ConfigError(f"{path}: no {value!r}; {suggestion(str(value), choices)}")
+    _validate_together(config)
+
+
+def _validate_together(config: Config) -> None:
+    widths, size = config.model.widths, config.data.image_size
+    if not widths or any(width < 1 for width in widths):
+        raise ConfigError(f"model.widths: {widths!r} needs one positive number per stage")
+    factor = 2 ** len(widths)
+    if size % factor:
+        raise ConfigError(
+            f"data.image_size: {size} is not a multiple of {factor}, which the {len(widths)} "
+            "stages of model.widths halve it by"
+        )
+    memory_specs(config)
+    if config.train.steps is None and config.train.epochs is None:
+        raise ConfigError("train.steps: set it or train.epochs")
+    if config.train.steps is not None and config.train.steps < 1:
+        raise ConfigError(f"train.steps: {config.train.steps} must be at least 1")
+    if config.train.epochs is not None and config.train.epochs < 1:
+        raise ConfigError(f"train.epochs: {config.train.epochs} must be at least 1")
+    if config.score.gamma < 1 and not config.has_discriminator:
+        raise ConfigError(
+            f"score.gamma: {config.score.gamma} needs a discriminator; set it to 1, or loss.adv or "
+            "loss.ali above 0"
+        )
+    if config.score.protocol == "calibrated" and not config.data.calibration_fraction:
+        raise ConfigError(
+            "score.protocol: 'calibrated' needs data.calibration_fraction above 0, for example 0.1"
+        )
+    if config.has_discriminator:
+        stages = discriminator.stage_count(size, size)
+        if not -stages <= config.discriminator.feature_layer < stages:
+            raise ConfigError(
+                f"discriminator.feature_layer: {config.discriminator.feature_layer} is not one of "
+                f"the {stages} stages that the discriminator has at {size} px"
+            )
+    if config.data.source == "mvtec" and not config.data.root:
+        raise ConfigError(
+            "data.root: give the folder that holds the categories, --config.data.root=FOLDER"
+        )
+
+
+def _at_least(low: float) -> tuple[Callable[[Any], bool], str]:
+    return (lambda value: value >= low, f"must be at least {low}")
+
+
+def _above(low: float) -> tuple[Callable[[Any], bool], str]:
+    return (lambda value: low < value < float("inf"), f"must be a finite number above {low}")
+
+
+def _weight() -> tuple[Callable[[Any], bool], str]:
+    return (lambda value: 0 <= value < float("inf"), "must be a finite number, 0 or more")
+
+
+def _share(*, closed: bool) -> tuple[Callable[[Any], bool], str]:
+    if closed:
+        return (lambda value: 0 <= value <= 1, "must lie between 0 and 1")
+    return (lambda value: 0 <= value < 1, "must lie from 0 to below 1")
+
+
+_CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "seed": (lambda value: 0 <= value < 2**32, "must lie from 0 to 4294967295"),
+    "data.image_size": _at_least(2),
+    "data.channels": (lambda value: value in (1, 3), "must be 1 or 3"),
+    "data.calibration_fraction": _share(closed=False),
+    "data.memory_limit_mb": _at_least(0),
+    "model.batch_norm_momentum": _share(closed=False),
+    "memory.items": _at_least(1),
+    "memory.temperature": _above(0),
+    "memory.init_scale": _above(0),
+    "discriminator.width": _at_least(1),
+    "discriminator.max_width": _at_least(1),
+    "loss.rec": _weight(),
+    "loss.adv": _weight(),
+    "loss.ali": _weight(),
+    "train.batch_size": _at_least(1),
+    "train.learning_rate": _above(0),
+    "train.beta1": _share(closed=False),
+    "train.beta2": _share(closed=False),
+    "train.log_every": _at_least(1),
+    "train.checkpoint_every": _at_least(1),
+    "train.keep_checkpoints": _at_least(1),
+    "score.gamma": _share(closed=True),
+    "score.map_sigma": _weight(),
+    "score.threshold_quantile": _share(closed=True),
+    "score.batch_size": _at_least(1),
+    "score.bootstrap_samples": _at_least(1),
+}
+_CHOICES: dict[str, Iterable[str]] = {
+    "data.source": SOURCES,
+    "data.resize": RESIZE_FILTERS,
+    "model.skip_join": ("concat", "sum"),
+    "model.query_from": ("after", "before"),
+    "memory.scales": ("all", "bottleneck", "none"),
+    "memory.addressing": tuple(addressing.RULES),
+    "discriminator.batch_norm": ("separate", "joint"),
+    "loss.norm": ("mean_squared", "norm"),
+    "loss.adversarial": ("non_saturating", "saturating"),
+    "score.protocol": ("paper", "calibrated"),
+}
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """Returns the config as nested dicts of JSON values (tuples become lists)."""
+    result: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config)))
+    return result
+
+
+def from_dict(values: dict[str, Any]) -> Config:
+    """Rebuilds a config from `to_dict`'s result; fields that are missing keep their defaults.
+
+    Raises:
+        ConfigError: if a field is unknown or its value has another type; the message names it.
+    """
+    return from_flat(flatten(values))
+
+
+def from_flat(values: dict[str, Any]) -> Config:
+    """`from_dict` for one dict from dotted path to value."""
+    config = Config()
+    for path, value in values.items():
+        set_field(config, path, value)
+    return config
+
+
+def set_field(config: Config, path: str, value: Any) -> None:
+    """Sets the field that a dotted path names, lists made tuples where the field is a tuple.
+
+    Raises:
+        ConfigError: if there is no such field, or the value has another type.
+    """
+    known = field_types()
+    if path not in known:
+        raise ConfigError(f"{path}: no such config field; {suggestion(path, known)}")
+    expected = known[path]
+    if expected is not object and not _fits(value, expected):
+        raise ConfigError(f"{path}: {value!r} is not {_type_name(expected)}")
+    *section, name = path.split(".")
+    holder = getattr(config, section[0]) if section else config
+    if expected is float:
+        value = float(value)
+    setattr(holder, name, _as_tuples(value))
+
+
+def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Returns nested dicts as one dict from dotted path to value."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            flat.update(flatten(value, f"{prefix}{name}."))
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
+
+
+def field_types() -> dict[str, Any]:
+    """Returns every config field's dotted path and its type."""
+    types: dict[str, Any] = {}
+    for entry in dataclasses.fields(Config):
+        if dataclasses.is_dataclass(entry.type):
+            for inner in dataclasses.fields(entry.type):
+                types[f"{entry.name}.{inner.name}"] = inner.type
+        else:
+            types[entry.name] = entry.type
+    return types
+
+
+def _get(config: Config, path: str) -> Any:
+    section, name = path.split(".")
+    return getattr(getattr(config, section), name)
+
+
+def _fits(value: Any, expected: Any) -> bool:
+    if expected == Optional[int]:  # noqa: UP045
+        return value is None or _fits(value, int)
+    if expected == tuple[int, ...]:
+        return isinstance(value, (list, tuple)) and all(_fits(item, int) for item in value)
+    if expected is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    if expected is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, expected)
+
+
+def _type_name(expected: Any) -> str:
+    names: dict[Any, str] = {
+        int: "a whole number",
+        float: "a number",
+        str: "a string",
+        bool: "true or false",
+        tuple[int, ...]: "a list of whole numbers",
+        Optional[int]: "a whole number or null",  # noqa: UP045
+    }
+    return names[expected]
+
+
+def _as_tuples(value: Any) -> Any:
+    return tuple(_as_tuples(item) for item in value) if isinstance(value, list) else value

@@ -1,0 +1,174 @@
+"""Folders in the MVTec AD layout.
+
+::
+
+    root/category/train/good/*.png
+    root/category/test/good/*.png
+    root/category/test/<defect>/*.png
+    root/category/ground_truth/<defect>/<name>_mask.png     (optional)
+
+A plain folder with only ``train/good`` and ``test/{good,bad}`` is the same without masks.
+"""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from daad_jax.config import DataConfig
+from daad_jax.data import images
+from daad_jax.data.dataset import GOOD, Dataset, ImageSet
+from daad_jax.errors import DataError, suggestion
+
+Allocate = Callable[[str, tuple[int, ...]], np.ndarray]
+
+
+def list_categories(root: Path) -> list[str]:
+    """Returns the folders of `root` that hold a `train` folder, sorted.
+
+    Raises:
+        DataError: if `root` is missing or holds none.
+    """
+    if not root.is_dir():
+        raise DataError(f"data.root: {root} is not a folder; give the one that holds the images")
+    names = sorted(entry.name for entry in root.iterdir() if (entry / "train").is_dir())
+    if not names:
+        hint = " (it is a category itself: set data.category='')" if _is_category(root) else ""
+        raise DataError(
+            f"data.root: no folder with a train/good folder in it under {root}{hint}; expected "
+            "CATEGORY/train/good and CATEGORY/test/DEFECT"
+        )
+    return names
+
+
+def load_folder(config: DataConfig, category: str, allocate: Allocate) -> Dataset:
+    """Decodes and resizes every image of one category.
+
+    Args:
+        config: root, size, channels, filter and calibration fraction.
+        category: the category's folder; "" when `config.root` is one itself.
+        allocate: makes the uint8 array that a split's images are decoded into.
+
+    Returns:
+        The data set. Calibration images are the last of the sorted training images.
+
+    Raises:
+        DataError: if a folder or image is missing, empty, damaged or of no use.
+    """
+    root = _category_root(config, category)
+    good = _list_images(root / "train" / GOOD)
+    held_out = int(np.ceil(len(good) * config.calibration_fraction))
+    kept = len(good) - held_out
+    train = _load(root, good, [GOOD] * len(good), config, allocate, "train")
+    files, kinds = _list_test(root)
+    test = _load(root, files, kinds, config, allocate, "test")
+    masks = _load_masks(root, files, kinds, config.image_size)
+    test = ImageSet(test.images, test.names, test.file_sizes, test.kinds, masks)
+    return Dataset(
+        category or root.name, train.take(slice(kept)), test, train.take(slice(kept, None))
+    )
+
+
+def _category_root(config: DataConfig, category: str) -> Path:
+    root = Path(config.root)
+    if not root.is_dir():
+        raise DataError(f"data.root: {root} is not a folder; give the one that holds the images")
+    folder = root / category
+    if not folder.is_dir():
+        known = list_categories(root)
+        raise DataError(
+            f"data.category: no {category!r} under {root}; {suggestion(category, known)}"
+        )
+    for part in (Path("train") / GOOD, Path("test") / GOOD):
+        if not (folder / part).is_dir():
+            raise DataError(
+                f"{folder / part}: missing; expected train/good, test/good and test/DEFECT folders"
+            )
+    return folder
+
+
+def _is_category(folder: Path) -> bool:
+    return (folder / "train" / GOOD).is_dir()
+
+
+def _list_images(folder: Path) -> list[Path]:
+    """Sorted image files of a folder, at least one."""
+    files = sorted(
+        entry
+        for entry in folder.iterdir()
+        if entry.is_file() and not entry.name.startswith(".")
+    )
+    if not files:
+        raise DataError(f"{folder}: empty; put images there ({', '.join(images.SUFFIXES)})")
+    for file in files:
+        if file.suffix.lower() not in images.SUFFIXES:
+            raise DataError(
+                f"{file}: is not an image ({', '.join(images.SUFFIXES)}); move it elsewhere"
+            )
+    return files
+
+
+def _list_test(root: Path) -> tuple[list[Path], list[str]]:
+    folders = sorted(entry for entry in (root / "test").iterdir() if entry.is_dir())
+    defects = [folder for folder in folders if folder.name != GOOD]
+    if not defects:
+        raise DataError(
+            f"{root / 'test'}: no folder with defective images beside 'good'; put them in "
+            "test/bad or in a folder for each kind of defect"
+        )
+    files, kinds = [], []
+    for folder in [root / "test" / GOOD, *defects]:
+        listed = _list_images(folder)
+        files += listed
+        kinds += [folder.name] * len(listed)
+    return files, kinds
+
+
+def _load(
+    root: Path,
+    files: list[Path],
+    kinds: list[str],
+    config: DataConfig,
+    allocate: Allocate,
+    split: str,
+) -> ImageSet:
+    shape = (len(files), config.image_size, config.image_size, config.channels)
+    pixels = allocate(split, shape)
+    sizes = np.zeros(len(files), np.int64)
+    for index, file in enumerate(files):
+        content = images.read_bytes(file)
+        sizes[index] = len(content)
+        pixels[index] = images.decode_image(
+            content,
+            str(file),
+            size=config.image_size,
+            channels=config.channels,
+            resize=config.resize,
+        )
+    names = [os.fspath(file.relative_to(root)) for file in files]
+    return ImageSet(pixels, names, sizes, kinds)
+
+
+def _load_masks(root: Path, files: list[Path], kinds: list[str], size: int) -> np.ndarray | None:
+    """Masks of all test images, false for good ones; None when there is no `ground_truth`."""
+    truth = root / "ground_truth"
+    if not truth.is_dir():
+        return None
+    masks = np.zeros((len(files), size, size), dtype=bool)
+    for index, (file, kind) in enumerate(zip(files, kinds, strict=True)):
+        if kind != GOOD:
+            path = _mask_path(truth / kind, file)
+            masks[index] = images.decode_mask(images.read_bytes(path), str(path), size=size)
+    return masks
+
+
+def _mask_path(folder: Path, file: Path) -> Path:
+    for stem in (f"{file.stem}_mask", file.stem):
+        for suffix in images.SUFFIXES:
+            if (folder / f"{stem}{suffix}").is_file():
+                return folder / f"{stem}{suffix}"
+    raise DataError(
+        f"{folder / file.stem}_mask.png: the mask of {file} is missing; add it, or move the "
+        "ground_truth folder away to go without pixel scores"
+    )

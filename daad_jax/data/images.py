@@ -1,0 +1,115 @@
+"""Decoding image files into uint8 arrays of one shape."""
+
+import io
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from daad_jax.errors import DataError
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+
+_FILTERS = {
+    "area": Image.Resampling.BOX,
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+
+
+def decode_image(content: bytes, name: str, *, size: int, channels: int, resize: str) -> np.ndarray:
+    """Decodes and resizes one image.
+
+    Grey, 16-bit, RGBA, palette and CMYK images are converted: 16 bits to their upper 8, a
+    transparent image is laid over black. A camera's orientation tag is obeyed.
+
+    Args:
+        content: the file's bytes.
+        name: what an error message calls the file.
+        size: height and width of the result in pixels.
+        channels: 3 for RGB, 1 for luminance.
+        resize: a key of the filters, "area" by default in the config.
+
+    Returns:
+        uint8 ``(size, size, channels)``.
+
+    Raises:
+        DataError: if the bytes are no image, or a truncated one.
+    """
+    image = to_mode(_open(content, name), "RGB" if channels == 3 else "L")
+    pixels = np.asarray(image.resize((size, size), _FILTERS[resize]))
+    return pixels.reshape(size, size, channels)
+
+
+def decode_mask(content: bytes, name: str, *, size: int) -> np.ndarray:
+    """Decodes a mask, bool ``(size, size)``: true where at least half of a pixel is defective.
+
+    Raises:
+        DataError: as `decode_image`.
+    """
+    image = to_mode(_open(content, name), "L").point(lambda value: 255 if value else 0)
+    return np.asarray(image.resize((size, size), Image.Resampling.BOX)) >= 128
+
+
+def resize_array(image: np.ndarray, *, size: int, channels: int, resize: str) -> np.ndarray:
+    """Resizes and converts one decoded uint8 image as `decode_image` does.
+
+    Args:
+        image: uint8 ``(H, W)``, ``(H, W, 1)`` or ``(H, W, 3)``.
+        size: height and width of the result.
+        channels: 3 or 1.
+        resize: as in `decode_image`.
+
+    Returns:
+        uint8 ``(size, size, channels)``.
+    """
+    image = image[..., 0] if image.ndim == 3 and image.shape[-1] == 1 else image
+    converted = to_mode(Image.fromarray(image), "RGB" if channels == 3 else "L")
+    if converted.size != (size, size):
+        converted = converted.resize((size, size), _FILTERS[resize])
+    return np.asarray(converted).reshape(size, size, channels)
+
+
+def to_mode(image: Image.Image, mode: str) -> Image.Image:
+    """Converts a Pillow image of any mode to "RGB" or "L", 16 and 32 bits to their upper 8."""
+    if image.mode.startswith("I"):
+        pixels = np.asarray(image).astype(np.int64)
+        image = Image.fromarray((np.clip(pixels, 0, 65535) >> 8).astype(np.uint8))
+    elif image.mode == "F":
+        pixels = np.nan_to_num(np.asarray(image))
+        image = Image.fromarray(np.clip(np.rint(pixels), 0, 255).astype(np.uint8))
+    elif image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        black = Image.new("RGBA", rgba.size, (0, 0, 0, 255))
+        image = Image.alpha_composite(black, rgba)
+    return image.convert("RGB").convert(mode) if image.mode == "CMYK" else image.convert(mode)
+
+
+def read_bytes(path: Path) -> bytes:
+    """Reads a file.
+
+    Raises:
+        DataError: if it cannot be read; the message names it.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise DataError(f"{path}: cannot be read ({reason}); restore or remove it") from error
+
+
+def _open(content: bytes, name: str) -> Image.Image:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            image = Image.open(io.BytesIO(content))
+            image.load()
+        return ImageOps.exif_transpose(image)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise DataError(f"{name}: has too many pixels to be decoded safely; remove it") from error
+    except Exception as error:  # Pillow's plugins raise many kinds on damaged files.
+        reason = "is empty" if not content else "is not a whole image file"
+        raise DataError(f"{name}: {reason}; replace or remove it") from error

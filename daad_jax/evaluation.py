@@ -1,0 +1,146 @@
+"""Evaluation of a trained run: scores, metrics and controls of one category's test images."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from daad_jax import controls, metrics, scores, scoring, sharding
+from daad_jax.checkpoint import load_config
+from daad_jax.config import Config
+from daad_jax.data import Dataset
+from daad_jax.scoring import Calibration, RawScores, Scorer
+
+EVALUATION_FILE = "evaluation.json"
+SCORES_FILE = "scores.csv"
+
+
+def evaluate(workdir: Path, dataset: Dataset, *, mesh: jax.sharding.Mesh | None = None) -> dict:
+    """Evaluates the last checkpoint of a workdir.
+
+    Args:
+        workdir: the run's folder; gets ``evaluation.json``, ``scores.csv`` and, when images were
+            held out, ``calibration.json``.
+        dataset: the run's category.
+        mesh: the devices; all of them by default.
+
+    Returns:
+        What ``evaluation.json`` holds: ``category``, ``setting``, ``step``, ``protocol``, counts,
+        ``scores`` (R, L, A and A under the other protocol, each with the metrics of
+        `daad_jax.metrics.detection_metrics`), ``pixel_auroc``, ``threshold`` and ``controls``.
+
+    Raises:
+        CheckpointError: if the workdir has no sound checkpoint.
+    """
+    config = load_config(workdir)
+    mesh = mesh or sharding.make_mesh()
+    state = scoring.restore_state(workdir, config, mesh)
+    step = int(state.step)
+    scorer = Scorer(config, state, mesh)
+    raw = scorer(dataset.test.images)
+    calibration = _calibrate(workdir, config, dataset, scorer, step)
+    named = named_scores(raw, config, calibration)
+    result = _assemble(config, dataset, step, raw, named, calibration)
+    _write_scores(workdir / SCORES_FILE, dataset, named, calibration)
+    (workdir / EVALUATION_FILE).write_text(json.dumps(result, indent=2) + "\n")
+    return result
+
+
+def named_scores(
+    raw: RawScores, config: Config, calibration: Calibration | None
+) -> dict[str, np.ndarray]:
+    """The scores by name: R, L (with a discriminator), A, and A under the other protocol.
+
+    R and L are unscaled. ``A`` follows ``score.protocol``; the other protocol, where it can be
+    had, is ``A_paper`` or ``A_calibrated``.
+    """
+    gamma = config.score.gamma
+    named = {"R": raw.reconstruction_score}
+    if raw.alignment_score is not None:
+        named["L"] = raw.alignment_score
+    fused = {"paper": scoring.fuse(raw, gamma, _paper_scales(raw))}
+    if calibration is not None:
+        fused["calibrated"] = scoring.fuse(raw, gamma, calibration)
+    named["A"] = fused[config.score.protocol]
+    named |= {f"A_{name}": fused[name] for name in fused if name != config.score.protocol}
+    return named
+
+
+def _paper_scales(raw: RawScores) -> Calibration:
+    alignment = None if raw.alignment_score is None else scores.fit_scale(raw.alignment_score)
+    return Calibration(0, scores.fit_scale(raw.reconstruction_score), alignment, 0.0)
+
+
+def _calibrate(
+    workdir: Path, config: Config, dataset: Dataset, scorer: Scorer, step: int
+) -> Calibration | None:
+    if len(dataset.calibration) == 0:
+        return None
+    raw = scorer(dataset.calibration.images)
+    score = config.score
+    calibration = scoring.calibrate(raw, step, score.gamma, score.threshold_quantile)
+    scoring.save_calibration(workdir, calibration)
+    return calibration
+
+
+def _assemble(
+    config: Config,
+    dataset: Dataset,
+    step: int,
+    raw: RawScores,
+    named: dict[str, np.ndarray],
+    calibration: Calibration | None,
+) -> dict[str, Any]:
+    test = dataset.test
+    samples, seed = config.score.bootstrap_samples, config.seed
+    control = controls.control_scores(dataset.train, test)
+    pixel = None if test.masks is None else metrics.pixel_auroc(test.masks, raw.anomaly_map)
+    return {
+        "category": dataset.category,
+        "setting": config.setting,
+        "step": step,
+        "protocol": config.score.protocol,
+        "train_images": len(dataset.train),
+        "calibration_images": len(dataset.calibration),
+        "test_good": int(np.sum(test.labels == 0)),
+        "test_defective": int(np.sum(test.labels == 1)),
+        "scores": {
+            name: metrics.detection_metrics(test.labels, values, samples=samples, seed=seed)
+            for name, values in named.items()
+        },
+        "by_kind": _by_kind(test.kinds, test.labels, named["A"]),
+        "pixel_auroc": pixel,
+        "threshold": None if calibration is None else calibration.threshold,
+        "controls": controls.evaluate_controls(control, test.labels),
+    }
+
+
+def _by_kind(kinds: list[str], labels: np.ndarray, values: np.ndarray) -> dict[str, float]:
+    """Image AUROC of A for each defect type against all good images."""
+    result = {}
+    for kind in sorted({kind for kind, label in zip(kinds, labels, strict=True) if label}):
+        chosen = np.array([name == kind for name in kinds]) | (labels == 0)
+        result[kind] = metrics.image_auroc(labels[chosen], values[chosen])
+    return result
+
+
+def _write_scores(
+    path: Path, dataset: Dataset, named: dict[str, np.ndarray], calibration: Calibration | None
+) -> None:
+    """One row per test image: name, kind, label, each score and, if calibrated, the verdict."""
+    verdict = None
+    if calibration is not None:
+        values = named["A" if "A_calibrated" not in named else "A_calibrated"]
+        verdict = values >= calibration.threshold
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        header = ["image", "kind", "label", *named]
+        writer.writerow(header if verdict is None else [*header, "called_defective"])
+        test = dataset.test
+        for index, (name, kind) in enumerate(zip(test.names, test.kinds, strict=True)):
+            row = [name, kind, test.labels[index]]
+            row += [repr(float(values[index])) for values in named.values()]
+            writer.writerow(row if verdict is None else [*row, int(verdict[index])])

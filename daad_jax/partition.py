@@ -1,0 +1,130 @@
+"""Dividing a feature map into blocks and assembling it again (Section 3.1.2).
+
+Both are pure reshapes and transposes: ``assemble(divide(x, r), x.shape, r) == x`` exactly.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+
+from daad_jax.errors import ConfigError
+
+Rates = tuple[int, int, int]
+PIXEL = "pixel"
+
+
+def divide(feature_map: jax.Array, rates: Rates) -> jax.Array:
+    """Divides a feature map evenly into a grid of flattened blocks.
+
+    Args:
+        feature_map: ``(..., H, W, C)``, any dtype and range.
+        rates: division rates ``(r_h, r_w, r_c)``; each divides its dimension. Blocks along
+            channels are contiguous channels.
+
+    Returns:
+        ``(..., Q, D)`` with ``Q = r_h r_w r_c`` blocks in row-major order of the grid and
+        ``D = H W C / Q`` values each.
+
+    Raises:
+        ValueError: if a rate does not divide its dimension.
+    """
+    *lead, height, width, channels = feature_map.shape
+    block = _block_shape((height, width, channels), rates)
+    n = len(lead)
+    split = (*lead, rates[0], block[0], rates[1], block[1], rates[2], block[2])
+    order = (*range(n), n, n + 2, n + 4, n + 1, n + 3, n + 5)
+    blocks = feature_map.reshape(split).transpose(order)
+    return blocks.reshape(*lead, math.prod(rates), math.prod(block))
+
+
+def assemble(blocks: jax.Array, shape: Sequence[int], rates: Rates) -> jax.Array:
+    """Assembles blocks into a feature map: the exact inverse of `divide`.
+
+    Args:
+        blocks: ``(..., Q, D)`` as `divide` returns them.
+        shape: the feature map's ``(..., H, W, C)``; only the last three entries are used.
+        rates: the division rates ``(r_h, r_w, r_c)`` that the blocks were cut with.
+
+    Returns:
+        ``(..., H, W, C)``.
+
+    Raises:
+        ValueError: if a rate does not divide its dimension.
+    """
+    height, width, channels = shape[-3:]
+    block = _block_shape((height, width, channels), rates)
+    lead = blocks.shape[:-2]
+    n = len(lead)
+    order = (*range(n), n, n + 3, n + 1, n + 4, n + 2, n + 5)
+    grid = blocks.reshape(*lead, *rates, *block).transpose(order)
+    return grid.reshape(*lead, height, width, channels)
+
+
+def resolve_rates(
+    rates: Any, scales: Sequence[tuple[int, int, int]], carries_memory: Sequence[bool]
+) -> tuple[Rates | None, ...]:
+    """Turns the config's division rates into one triple for every scale that carries a memory.
+
+    Args:
+        rates: ``"pixel"`` (blocks of 1 x 1, all channels), a triple ``(r_h, r_w, r_c)`` used at
+            every scale as in the paper, or a sequence with ``"pixel"`` or a triple per scale.
+        scales: ``(H, W, C)`` of each scale, finest first.
+        carries_memory: for each scale, whether it has a memory. Others give None, unchecked.
+
+    Returns:
+        For each scale its ``(r_h, r_w, r_c)``, or None without a memory.
+
+    Raises:
+        ConfigError: if the value has another form, or a rate does not divide its scale; the
+            message names the scale, its size and the rate.
+    """
+    if rates == PIXEL or _is_triple(rates):
+        per_scale = [rates] * len(scales)
+    elif isinstance(rates, (list, tuple)) and len(rates) == len(scales):
+        per_scale = list(rates)
+    else:
+        raise ConfigError(
+            f"memory.division_rates: {rates!r} is not 'pixel', three numbers (r_h, r_w, r_c), or "
+            f"one of these for each of the {len(scales)} scales"
+        )
+    return tuple(
+        _resolve_scale(rate, size, index) if has_memory else None
+        for index, (rate, size, has_memory) in enumerate(
+            zip(per_scale, scales, carries_memory, strict=True)
+        )
+    )
+
+
+def _resolve_scale(rate: Any, size: tuple[int, int, int], index: int) -> Rates:
+    height, width, channels = size
+    if rate == PIXEL:
+        return (height, width, 1)
+    if not _is_triple(rate):
+        raise ConfigError(
+            f"memory.division_rates: {rate!r} for scale {index + 1} is not 'pixel' or three "
+            "positive whole numbers (r_h, r_w, r_c)"
+        )
+    for name, dimension, r in zip(("height", "width", "channels"), size, rate, strict=True):
+        if r > dimension or dimension % r:
+            raise ConfigError(
+                f"memory.division_rates: rate {r} does not divide the {name} of scale "
+                f"{index + 1}, {height} x {width} x {channels}; choose a divisor of {dimension}"
+            )
+    return (rate[0], rate[1], rate[2])
+
+
+def _is_triple(rates: Any) -> bool:
+    return (
+        isinstance(rates, (list, tuple))
+        and len(rates) == 3
+        and all(isinstance(r, int) and not isinstance(r, bool) and r > 0 for r in rates)
+    )
+
+
+def _block_shape(size: tuple[int, int, int], rates: Rates) -> tuple[int, int, int]:
+    for dimension, rate in zip(size, rates, strict=True):
+        if rate < 1 or dimension % rate:
+            raise ValueError(f"rates {rates} do not divide a feature map of {size}")
+    return (size[0] // rates[0], size[1] // rates[1], size[2] // rates[2])

@@ -1,0 +1,168 @@
+"""The compiled train step of a config on a mesh, and whether it fits the device."""
+
+import functools
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import psutil
+from jax.sharding import Mesh
+
+from daad_jax import config as config_lib
+from daad_jax import sharding
+from daad_jax.config import Config
+from daad_jax.errors import ConfigError
+from daad_jax.state import (
+    Networks,
+    TrainState,
+    build_networks,
+    build_optimizer,
+    count_parameters,
+    init_state,
+)
+from daad_jax.step import normalize_images, step_spec, train_step
+
+_GIB = 1 << 30
+# Only these decide what is compiled, so that runs that differ elsewhere share one program.
+_COMPILED_FIELDS = (
+    *("data.image_size", "data.channels", "data.flip_horizontal", "data.flip_vertical"),
+    *("train.batch_size", "train.learning_rate", "train.beta1", "train.beta2"),
+)
+_COMPILED_SECTIONS = ("model", "memory", "discriminator", "loss")
+
+
+class Program(NamedTuple):
+    """What a config compiles to.
+
+    Attributes:
+        networks: the modules.
+        mesh: the data-parallel mesh.
+        shapes: the state's shapes and shardings.
+        init: jitted ``(key, uint8 images) -> state``, created sharded.
+        step: compiled ``(state, uint8 images, key) -> (state, metrics)``; the state is donated.
+        parameters: parameter counts, see `daad_jax.state.count_parameters`.
+        memory_bytes: what a step needs on one device, by the compiler's own account.
+    """
+
+    networks: Networks
+    mesh: Mesh
+    shapes: TrainState
+    init: jax.stages.Wrapped
+    step: jax.stages.Compiled
+    parameters: dict[str, int]
+    memory_bytes: int
+
+
+def build_program(config: Config, mesh: Mesh) -> Program:
+    """Compiles the train step, or returns the one compiled before for an equal config.
+
+    Raises:
+        ConfigError: if the batch cannot be split over the mesh, or the step needs more memory
+            than the device has.
+    """
+    if config.train.batch_size % mesh.size:
+        raise ConfigError(
+            f"train.batch_size: {config.train.batch_size} cannot be split over {mesh.size} "
+            "devices; make it a multiple"
+        )
+    flat = config_lib.flatten(config_lib.to_dict(config))
+    kept = {
+        path: value
+        for path, value in flat.items()
+        if path in _COMPILED_FIELDS or path.split(".")[0] in _COMPILED_SECTIONS
+    }
+    return _build(json.dumps(kept, sort_keys=True), mesh)
+
+
+@functools.lru_cache(maxsize=2)
+def _build(fingerprint: str, mesh: Mesh) -> Program:
+    config = config_lib.from_flat(json.loads(fingerprint))
+    networks, optimizer = build_networks(config), build_optimizer(config)
+    spec, size = step_spec(config), config.data.image_size
+    batch_shape = (config.train.batch_size, size, size, config.data.channels)
+    whole, split = sharding.replicated(mesh), sharding.batched(mesh)
+    images = jax.ShapeDtypeStruct(batch_shape, jnp.uint8, sharding=split)
+    key = jax.eval_shape(jax.random.key, 0)
+
+    def init(key: jax.Array, images: jax.Array) -> TrainState:
+        return init_state(networks, optimizer, key, normalize_images(images))
+
+    shapes = jax.eval_shape(init, key, images)
+    shapes = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=whole), shapes
+    )
+    parameters = count_parameters(shapes)
+    # Parameters, gradients and Adam's two moments: a cheap lower bound before compiling.
+    check_memory(16 * sum(parameters.values()), mesh, config)
+
+    step = jax.jit(
+        functools.partial(train_step, networks, optimizer, spec),
+        in_shardings=(whole, split, whole),
+        out_shardings=whole,
+        donate_argnums=0,
+    )
+    compiled = step.lower(shapes, images, key).compile()
+    memory_bytes = _step_memory(compiled, shapes)
+    check_memory(memory_bytes, mesh, config)
+    return Program(
+        networks,
+        mesh,
+        shapes,
+        jax.jit(init, in_shardings=(whole, split), out_shardings=whole),
+        compiled,
+        parameters,
+        memory_bytes,
+    )
+
+
+def _step_memory(compiled: jax.stages.Compiled, shapes: TrainState) -> int:
+    analysis = compiled.memory_analysis()
+    state = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
+    if analysis is None:
+        return state
+    used = (
+        analysis.argument_size_in_bytes
+        + analysis.output_size_in_bytes
+        - analysis.alias_size_in_bytes
+        + analysis.temp_size_in_bytes
+    )
+    return max(int(used), state)
+
+
+def check_memory(needed: int, mesh: Mesh, config: Config) -> None:
+    """Refuses what cannot fit.
+
+    Args:
+        needed: bytes on each device.
+        mesh: the devices.
+        config: where the advice looks.
+
+    Raises:
+        ConfigError: naming what is needed, what there is, and the fields to change.
+    """
+    available = available_memory(mesh)
+    if needed > available:
+        raise ConfigError(
+            f"memory.items: this config needs about {needed / _GIB:.1f} GiB on each device and "
+            f"{available / _GIB:.1f} GiB are available; lower memory.items "
+            f"({config.memory.items}), raise memory.division_rates "
+            f"({config.memory.division_rates}), or lower data.image_size "
+            f"({config.data.image_size}) or train.batch_size ({config.train.batch_size})"
+        )
+
+
+def available_memory(mesh: Mesh) -> int:
+    """Bytes that each device of the mesh can still give."""
+    device = mesh.local_devices[0]
+    stats = device.memory_stats() or {}
+    if "bytes_limit" in stats:
+        return int(stats["bytes_limit"] - stats.get("bytes_in_use", 0))
+    available = psutil.virtual_memory().available
+    limit, used = (Path("/sys/fs/cgroup") / name for name in ("memory.max", "memory.current"))
+    try:
+        available = min(available, int(limit.read_text()) - int(used.read_text()))
+    except (OSError, ValueError):
+        pass  # no control group, or no limit in it
+    return available // len(mesh.local_devices)

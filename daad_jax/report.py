@@ -1,0 +1,84 @@
+"""Tables for the terminal."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from daad_jax import controls
+
+
+def evaluation_table(result: dict[str, Any]) -> str:
+    """A category's evaluation as text: each score, pixel AUROC, and the controls.
+
+    Args:
+        result: what `daad_jax.evaluation.evaluate` returns.
+    """
+    title = (
+        f"{result['category']} ({result['setting']}, step {result['step']}): "
+        f"{result['test_good']} good and {result['test_defective']} defective test images"
+    )
+    rows = [["score", "image AUROC", "95 % interval", "AP", "best F1"]]
+    for name, values in result["scores"].items():
+        low, high = values["image_auroc_interval"]
+        rows.append(
+            [
+                _score_label(name, result["protocol"]),
+                f"{values['image_auroc']:.4f}",
+                f"{low:.3f} to {high:.3f}",
+                f"{values['average_precision']:.4f}",
+                f"{values['best_f1']:.4f}",
+            ]
+        )
+    lines = [title, _align(rows)]
+    if result["pixel_auroc"] is not None:
+        lines.append(f"pixel AUROC of the anomaly map: {result['pixel_auroc']:.4f}")
+    if result["threshold"] is not None:
+        lines.append(f"threshold of A (calibrated): {result['threshold']:.4f}")
+    kinds = ", ".join(f"{kind} {value:.3f}" for kind, value in result["by_kind"].items())
+    lines.append(f"A by kind of defect: {kinds}")
+    control_rows = [["control", "image AUROC", "turned around"]]
+    for name, values in result["controls"].items():
+        control_rows.append([name, f"{values['image_auroc']:.4f}", f"{values['turned_around']:.4f}"])
+    return "\n".join([*lines, _align(control_rows)])
+
+
+def summary_table(results: Sequence[dict[str, Any]]) -> str:
+    """All categories in one table, a row each and the mean; image AUROCs.
+
+    The best control is picked among all controls and directions by the test labels themselves.
+    """
+    names = list(results[0]["scores"])
+    header = ["category", *(_score_label(name, results[0]["protocol"]) for name in names)]
+    rows = [[*header, "pixel", "best control"]]
+    columns: list[list[float]] = []
+    for result in results:
+        control, value = controls.best_control(result["controls"])
+        pixel = result["pixel_auroc"]
+        numbers = [result["scores"][name]["image_auroc"] for name in names]
+        numbers += [np.nan if pixel is None else pixel, value]
+        columns.append(numbers)
+        cells = [_number(number) for number in numbers]
+        rows.append([result["category"], *cells[:-1], f"{cells[-1]} ({control})"])
+    rows.append(["mean", *(_number(float(np.mean(column))) for column in zip(*columns))])
+    return _align(rows)
+
+
+def _score_label(name: str, protocol: str) -> str:
+    if name == "A":
+        return f"A ({protocol})"
+    return f"A ({name[2:]})" if name.startswith("A_") else name
+
+
+def _number(value: float) -> str:
+    return "-" if np.isnan(value) else f"{value:.4f}"
+
+
+def _align(rows: list[list[str]]) -> str:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+    rule = "  ".join("-" * width for width in widths)
+    return "\n".join([lines[0], rule, *lines[1:]])

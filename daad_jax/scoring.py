@@ -1,0 +1,332 @@
+"""Scoring images with trained networks: R, L, anomaly maps and reconstructions in batches."""
+
+import functools
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from daad_jax import scores, sharding
+from daad_jax.checkpoint import Checkpoints, load_config
+from daad_jax.config import Config
+from daad_jax.data.images import resize_array
+from daad_jax.errors import CheckpointError
+from daad_jax.scores import Scale
+from daad_jax.state import Networks, TrainState, build_networks, build_optimizer, init_state
+from daad_jax.step import normalize_images
+
+CALIBRATION_FILE = "calibration.json"
+
+
+class RawScores(NamedTuple):
+    """What the networks say of images, before any scaling.
+
+    Attributes:
+        reconstruction_score: R(x), float64 ``(n,)``.
+        alignment_score: L(x), float64 ``(n,)``, or None without a discriminator.
+        anomaly_map: float32 ``(n, H, W)``.
+        reconstruction: float32 ``(n, H, W, C)`` in [-1, 1].
+    """
+
+    reconstruction_score: np.ndarray
+    alignment_score: np.ndarray | None
+    anomaly_map: np.ndarray
+    reconstruction: np.ndarray
+
+
+class Calibration(NamedTuple):
+    """The `calibrated` protocol: scales and a threshold from held-out normal images.
+
+    Attributes:
+        step: the checkpoint's step.
+        reconstruction: scale of R.
+        alignment: scale of L, or None.
+        threshold: images with A at or above it are called defective.
+    """
+
+    step: int
+    reconstruction: Scale
+    alignment: Scale | None
+    threshold: float
+
+
+class Result(NamedTuple):
+    """What `Detector.score` returns for n images.
+
+    Attributes:
+        anomaly_score: A(x) under the `calibrated` protocol, float64 ``(n,)``; about 0 to 1 for
+            normal images. None when the run held out no images to calibrate on.
+        reconstruction_score: R(x), unscaled, float64 ``(n,)``.
+        alignment_score: L(x), unscaled, float64 ``(n,)``, or None without a discriminator.
+        anomaly_map: float32 ``(n, H, W)``, smoothed squared error, at the model's image size.
+        reconstruction: float32 ``(n, H, W, C)`` in [-1, 1].
+    """
+
+    anomaly_score: np.ndarray | None
+    reconstruction_score: np.ndarray
+    alignment_score: np.ndarray | None
+    anomaly_map: np.ndarray
+    reconstruction: np.ndarray
+
+
+def score_images(
+    networks: Networks, state: TrainState, images: jax.Array, blur: jax.Array
+) -> dict[str, jax.Array]:
+    """Scores one batch; pure, to be jitted or vmapped.
+
+    Running statistics are used throughout, so an image's scores do not depend on its batch mates.
+
+    Args:
+        networks: the modules.
+        state: their arrays.
+        images: ``(B, H, W, C)`` in [-1, 1].
+        blur: ``(H, H)`` from `daad_jax.scores.blur_matrix`.
+
+    Returns:
+        ``reconstruction_score`` (B,), ``alignment_score`` (B,) unless there is no discriminator,
+        ``anomaly_map`` (B, H, W), ``reconstruction`` (B, H, W, C).
+    """
+    generated = networks.generator.apply(state.generator.variables, images, train=False)
+    assert isinstance(generated, dict)
+    reconstruction = generated["reconstruction"]
+    result = {
+        "reconstruction_score": scores.reconstruction_score(images, reconstruction),
+        "anomaly_map": scores.anomaly_map(images, reconstruction, blur),
+        "reconstruction": reconstruction,
+    }
+    if networks.discriminator is not None:
+        assert state.discriminator is not None
+        judge = functools.partial(
+            networks.discriminator.apply, state.discriminator.variables, train=False
+        )
+        (_, features), (_, reconstruction_features) = judge(images), judge(reconstruction)
+        result["alignment_score"] = scores.alignment_score(features, reconstruction_features)
+    return result
+
+
+class Scorer:
+    """Scores any number of uint8 images in padded batches of one compiled shape."""
+
+    def __init__(self, config: Config, state: TrainState, mesh: jax.sharding.Mesh) -> None:
+        """Binds a trained state; nothing is compiled before the first images."""
+        self._networks = build_networks(config)
+        self._state = state
+        self._mesh = mesh
+        self._batch = -(-config.score.batch_size // mesh.size) * mesh.size
+        blur = scores.blur_matrix(config.data.image_size, config.score.map_sigma)
+        self._score = _jitted_score(_HashableNetworks(config, self._networks), mesh)
+        self._blur = jnp.asarray(blur)
+
+    def __call__(self, images: np.ndarray) -> RawScores:
+        """Scores uint8 ``(n, H, W, C)`` of the model's size, n at least 1."""
+        parts = list(self._batches(images))
+        joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        alignment = joined.get("alignment_score")
+        return RawScores(
+            joined["reconstruction_score"].astype(np.float64),
+            None if alignment is None else alignment.astype(np.float64),
+            joined["anomaly_map"],
+            joined["reconstruction"],
+        )
+
+    def _batches(self, images: np.ndarray) -> Iterator[dict[str, np.ndarray]]:
+        for start in range(0, len(images), self._batch):
+            batch = np.asarray(images[start : start + self._batch])
+            count = len(batch)
+            padded = np.concatenate([batch, np.repeat(batch[:1], self._batch - count, axis=0)])
+            placed = sharding.place_batch(padded.shape, lambda rows, x=padded: x[rows], self._mesh)
+            result = jax.device_get(self._score(self._state, placed, self._blur))
+            yield {name: values[:count] for name, values in result.items()}
+
+
+class Detector:
+    """A trained run, ready to score images; see `load`."""
+
+    def __init__(self, config: Config, scorer: Scorer, calibration: Calibration | None) -> None:
+        """Use `load` instead."""
+        self.config = config
+        self._scorer = scorer
+        self._calibration = calibration
+
+    @property
+    def threshold(self) -> float | None:
+        """A(x) at or above it means defective; None when the run held out no images."""
+        return None if self._calibration is None else self._calibration.threshold
+
+    def score(self, images: Any) -> Result:
+        """Scores images.
+
+        Args:
+            images: uint8 in 0 to 255: ``(n, H, W, C)``, ``(n, H, W)``, or a sequence of
+                ``(H, W)`` or ``(H, W, C)`` arrays of any sizes; C is 1 or 3. They are resized and
+                converted as the training images were.
+
+        Returns:
+            A `Result` for the n images.
+
+        Raises:
+            ValueError: for another dtype or shape, or no image at all.
+        """
+        data = self.config.data
+        prepared = [_check_image(image) for image in images]
+        if not prepared:
+            raise ValueError("no images to score")
+        resized = np.stack(
+            [
+                resize_array(
+                    image, size=data.image_size, channels=data.channels, resize=data.resize
+                )
+                for image in prepared
+            ]
+        )
+        raw = self._scorer(resized)
+        score = None
+        if self._calibration is not None:
+            score = fuse(raw, self.config.score.gamma, self._calibration)
+        return Result(score, *raw)
+
+
+def load(workdir: str | Path) -> Detector:
+    """Loads the last checkpoint of a run.
+
+    Args:
+        workdir: of one category: the folder with ``config.json``.
+
+    Returns:
+        A `Detector`, whose ``score(images)`` gives scores and maps.
+
+    Raises:
+        CheckpointError: if there is no sound checkpoint there.
+    """
+    workdir = Path(workdir)
+    config = load_config(workdir)
+    mesh = sharding.make_mesh(jax.local_devices()[:1])
+    state = restore_state(workdir, config, mesh)
+    calibration = load_calibration(workdir, int(state.step))
+    return Detector(config, Scorer(config, state, mesh), calibration)
+
+
+def restore_state(workdir: Path, config: Config, mesh: jax.sharding.Mesh) -> TrainState:
+    """Restores the last checkpoint of a workdir onto a mesh.
+
+    Raises:
+        CheckpointError: if there is none, or it cannot be read.
+    """
+    networks, optimizer = build_networks(config), build_optimizer(config)
+    size, channels = config.data.image_size, config.data.channels
+    images = jax.ShapeDtypeStruct((1, size, size, channels), jnp.float32)
+    shapes = jax.eval_shape(
+        lambda key, x: init_state(networks, optimizer, key, x),
+        jax.eval_shape(jax.random.key, 0),
+        images,
+    )
+    whole = sharding.replicated(mesh)
+    shapes = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=whole), shapes
+    )
+    with Checkpoints(workdir) as checkpoints:
+        return checkpoints.restore(shapes)
+
+
+def calibrate(raw: RawScores, step: int, gamma: float, quantile: float) -> Calibration:
+    """Fits scales and a threshold to the scores of held-out normal images.
+
+    Args:
+        raw: their scores.
+        step: the checkpoint's.
+        gamma: weight of R in A.
+        quantile: which quantile of their A is the threshold.
+    """
+    alignment = None if raw.alignment_score is None else scores.fit_scale(raw.alignment_score)
+    scaled = Calibration(step, scores.fit_scale(raw.reconstruction_score), alignment, 0.0)
+    threshold = float(np.quantile(fuse(raw, gamma, scaled), quantile))
+    return scaled._replace(threshold=threshold)
+
+
+def fuse(raw: RawScores, gamma: float, calibration: Calibration) -> np.ndarray:
+    """A(x) ``(n,)`` of raw scores under a calibration's scales."""
+    alignment = None
+    if raw.alignment_score is not None and calibration.alignment is not None:
+        alignment = calibration.alignment(raw.alignment_score)
+    reconstruction = calibration.reconstruction(raw.reconstruction_score)
+    return scores.anomaly_score(reconstruction, alignment, gamma)
+
+
+def save_calibration(workdir: Path, calibration: Calibration) -> None:
+    """Writes ``calibration.json``."""
+    values = {**calibration._asdict(), "reconstruction": calibration.reconstruction._asdict()}
+    if calibration.alignment is not None:
+        values["alignment"] = calibration.alignment._asdict()
+    (workdir / CALIBRATION_FILE).write_text(json.dumps(values, indent=2) + "\n")
+
+
+def load_calibration(workdir: Path, step: int) -> Calibration | None:
+    """Reads ``calibration.json``; None when the run was not calibrated.
+
+    Raises:
+        CheckpointError: if it is damaged, or belongs to another step than the checkpoint.
+    """
+    path = workdir / CALIBRATION_FILE
+    if not path.exists():
+        return None
+    try:
+        values = json.loads(path.read_text())
+        alignment = values["alignment"]
+        calibration = Calibration(
+            int(values["step"]),
+            Scale(**values["reconstruction"]),
+            None if alignment is None else Scale(**alignment),
+            float(values["threshold"]),
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path}: cannot be read; run eval.py to write it anew") from error
+    if calibration.step != step:
+        raise CheckpointError(
+            f"{path}: belongs to step {calibration.step}, the checkpoint to step {step}; run "
+            "eval.py to write it anew"
+        )
+    return calibration
+
+
+class _HashableNetworks:
+    """Networks with the text that decides their equality, for the cache of compiled functions."""
+
+    def __init__(self, config: Config, networks: Networks) -> None:
+        self.networks = networks
+        data = config.data
+        self._text = repr(
+            (config.model, config.memory, config.has_discriminator, config.discriminator)
+        ) + repr((data.image_size, data.channels))
+
+    def __hash__(self) -> int:
+        return hash(self._text)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _HashableNetworks) and self._text == other._text
+
+
+@functools.lru_cache(maxsize=4)
+def _jitted_score(
+    keyed: _HashableNetworks, mesh: jax.sharding.Mesh
+) -> Callable[[TrainState, jax.Array, jax.Array], dict[str, jax.Array]]:
+    whole, split = sharding.replicated(mesh), sharding.batched(mesh)
+
+    def score(state: TrainState, images: jax.Array, blur: jax.Array) -> dict[str, jax.Array]:
+        return score_images(keyed.networks, state, normalize_images(images), blur)
+
+    return jax.jit(score, in_shardings=(whole, split, whole), out_shardings=split)
+
+
+def _check_image(image: Any) -> np.ndarray:
+    array = np.asarray(image)
+    shaped = array.ndim == 2 or (array.ndim == 3 and array.shape[-1] in (1, 3))
+    if array.dtype != np.uint8 or not shaped or array.size == 0:
+        raise ValueError(
+            f"an image is {array.dtype} {array.shape}; expected uint8 (H, W), (H, W, 1) or "
+            "(H, W, 3) in 0 to 255"
+        )
+    return array

@@ -1,0 +1,141 @@
+"""The networks of a config, and the state that training moves: all of it, and nothing else."""
+
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+from daad_jax import config as config_lib
+from daad_jax.config import Config
+from daad_jax.discriminator import Discriminator
+from daad_jax.generator import Generator
+
+
+class Networks(NamedTuple):
+    """The modules of a run; `discriminator` is None without adversarial and alignment losses."""
+
+    generator: Generator
+    discriminator: Discriminator | None
+
+
+@flax.struct.dataclass
+class NetworkState:
+    """One network's arrays.
+
+    Attributes:
+        params: learned by the optimiser; the generator's hold the memory items.
+        batch_stats: running statistics of batch normalisation.
+        opt_state: Adam's moments and count.
+    """
+
+    params: Any
+    batch_stats: Any
+    opt_state: Any
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        """What the network's `apply` takes."""
+        return {"params": self.params, "batch_stats": self.batch_stats}
+
+
+@flax.struct.dataclass
+class TrainState:
+    """Everything that a step reads and writes.
+
+    Attributes:
+        step: int32 scalar, the number of updates made.
+        generator: the generator's arrays.
+        discriminator: the discriminator's, or None.
+    """
+
+    step: jax.Array
+    generator: NetworkState
+    discriminator: NetworkState | None
+
+
+def build_networks(config: Config) -> Networks:
+    """Builds the modules that a validated config describes."""
+    model, critic = config.model, config.discriminator
+    generator = Generator(
+        widths=tuple(model.widths),
+        channels=config.data.channels,
+        memories=config_lib.memory_specs(config),
+        skips=model.skips,
+        skip_join=model.skip_join,
+        query_from=model.query_from,
+        batch_norm_momentum=model.batch_norm_momentum,
+    )
+    if not config.has_discriminator:
+        return Networks(generator, None)
+    discriminator = Discriminator(
+        width=critic.width,
+        max_width=critic.max_width,
+        feature_layer=critic.feature_layer,
+        batch_norm_momentum=model.batch_norm_momentum,
+    )
+    return Networks(generator, discriminator)
+
+
+def build_optimizer(config: Config) -> optax.GradientTransformation:
+    """Adam as the paper sets it, without weight decay; both networks use their own instance."""
+    train = config.train
+    return optax.adam(train.learning_rate, b1=train.beta1, b2=train.beta2)
+
+
+def init_state(
+    networks: Networks,
+    optimizer: optax.GradientTransformation,
+    key: jax.Array,
+    images: jax.Array,
+) -> TrainState:
+    """Makes the state at step 0; pure, so that it can be jitted, sharded and shape-evaluated.
+
+    Args:
+        networks: the modules.
+        optimizer: the optimiser of both networks.
+        key: a random key.
+        images: ``(B, H, W, C)`` in [-1, 1], real training images: the memory items' scale is
+            taken from the queries that they make.
+
+    Returns:
+        The state, with batch statistics at their initial 0 and 1.
+    """
+    generator_key, discriminator_key = jax.random.split(key)
+    generator = _init_network(networks.generator, optimizer, generator_key, images)
+    discriminator = None
+    if networks.discriminator is not None:
+        discriminator = _init_network(
+            networks.discriminator, optimizer, discriminator_key, images
+        )
+    return TrainState(jnp.zeros((), jnp.int32), generator, discriminator)
+
+
+def _init_network(
+    network: nn.Module, optimizer: optax.GradientTransformation, key: jax.Array, images: jax.Array
+) -> NetworkState:
+    variables = network.init(key, images, train=True)
+    params = variables["params"]
+    return NetworkState(params, variables.get("batch_stats", {}), optimizer.init(params))
+
+
+def count_parameters(state: TrainState) -> dict[str, int]:
+    """Counts parameters (arrays or shapes): the generator's without memory, memory, discriminator.
+
+    Returns:
+        ``{"generator": ..., "memory": ..., "discriminator": ...}``.
+    """
+    memory = rest = 0
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state.generator.params):
+        if jax.tree_util.keystr(path).endswith("['memory_items']"):
+            memory += leaf.size
+        else:
+            rest += leaf.size
+    critic = () if state.discriminator is None else jax.tree.leaves(state.discriminator.params)
+    return {
+        "generator": rest,
+        "memory": memory,
+        "discriminator": sum(leaf.size for leaf in critic),
+    }

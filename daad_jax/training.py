@@ -1,0 +1,213 @@
+"""The training loop: batches in, checkpoints and metrics out."""
+
+import json
+import math
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from daad_jax import sharding
+from daad_jax.checkpoint import Checkpoints, check_same_run, save_config
+from daad_jax.config import Config
+from daad_jax.data import Dataset, batches
+from daad_jax.errors import NonFiniteError
+from daad_jax.program import Program, build_program
+from daad_jax.state import TrainState
+from daad_jax.step import Metrics
+
+METRICS_FILE = "metrics.jsonl"
+_INIT_STREAM = 0
+_STEP_STREAM = 1
+
+
+def total_steps(config: Config, count: int) -> int:
+    """Number of updates: `train.steps`, or `train.epochs` passes over `count` images."""
+    if config.train.steps is not None:
+        return config.train.steps
+    assert config.train.epochs is not None
+    return config.train.epochs * batches.steps_per_epoch(count, config.train.batch_size)
+
+
+def train(
+    config: Config,
+    dataset: Dataset,
+    workdir: Path,
+    *,
+    mesh: jax.sharding.Mesh | None = None,
+    stop_at: int | None = None,
+    log: Callable[[str], None] = print,
+) -> TrainState:
+    """Trains, or goes on where the workdir's last checkpoint stands.
+
+    Args:
+        config: validated.
+        dataset: its `train` images are used.
+        workdir: gets ``config.json``, ``checkpoints/`` and ``metrics.jsonl``.
+        mesh: the devices; all of them by default.
+        stop_at: leave (with a checkpoint) once this many updates are made, as if interrupted.
+        log: receives lines for people.
+
+    Returns:
+        The last state.
+
+    Raises:
+        ConfigError: if the config does not fit the devices.
+        CheckpointError: if the workdir holds another run, or one that cannot be read.
+        NonFiniteError: when a loss or gradient is not finite; its metrics are written and no
+            checkpoint is.
+    """
+    check_same_run(workdir, config)
+    program = build_program(config, mesh or sharding.make_mesh())
+    log(describe(program))
+    save_config(workdir, config)
+    steps = total_steps(config, len(dataset.train))
+    end = steps if stop_at is None else min(steps, stop_at)
+    with Checkpoints(workdir, config.train.keep_checkpoints) as checkpoints:
+        if checkpoints.latest_step() is None:
+            state = init_program(program, config, dataset)
+        else:
+            state = checkpoints.restore(program.shapes)
+            log(f"resuming at step {int(state.step)} of {steps}")
+        with MetricsLog(workdir / METRICS_FILE, config, int(state.step)) as metrics_log:
+            return _loop(program, config, dataset, state, end, checkpoints, metrics_log)
+
+
+def init_program(program: Program, config: Config, dataset: Dataset) -> TrainState:
+    """Makes the state at step 0 of a run; memory items are scaled by the first batch."""
+    key = jax.random.fold_in(jax.random.key(config.seed), _INIT_STREAM)
+    return program.init(key, training_batch(program, config, dataset, 0))
+
+
+def training_batch(program: Program, config: Config, dataset: Dataset, step: int) -> jax.Array:
+    """The uint8 batch of a step, split over the mesh: a pure function of the seed and the step."""
+    images = dataset.train.images
+    size = config.train.batch_size
+    indices = batches.batch_indices(config.seed, step, len(images), size)
+    return sharding.place_batch(
+        (size, *images.shape[1:]), lambda rows: images[indices[rows]], program.mesh
+    )
+
+
+def describe(program: Program) -> str:
+    """One line: parameters of each part, memory and devices."""
+    parts = ", ".join(f"{name} {count:,}" for name, count in program.parameters.items() if count)
+    total = sum(program.parameters.values())
+    device = program.mesh.devices.flat[0]
+    return (
+        f"{total:,} parameters ({parts}); about {program.memory_bytes / 2**30:.2f} GiB on each of "
+        f"{program.mesh.size} {device.device_kind} device(s)"
+    )
+
+
+def _loop(
+    program: Program,
+    config: Config,
+    dataset: Dataset,
+    state: TrainState,
+    end: int,
+    checkpoints: Checkpoints,
+    metrics_log: "MetricsLog",
+) -> TrainState:
+    key = jax.random.fold_in(jax.random.key(config.seed), _STEP_STREAM)
+    key = jax.device_put(key, sharding.replicated(program.mesh))
+    start = int(state.step)
+    bar = tqdm(
+        total=end, initial=start, desc=dataset.category, unit="step", disable=None, file=sys.stderr
+    )
+    with bar:
+        for step in range(start, end):
+            batch = training_batch(program, config, dataset, step)
+            state, metrics = program.step(state, batch, key)
+            done = step + 1
+            metrics_log.add(done, metrics)
+            bar.update()
+            if done % config.train.log_every == 0 or done == end:
+                last = metrics_log.flush()
+                bar.set_postfix_str(_postfix(last, config, bar), refresh=False)
+            if done % config.train.checkpoint_every == 0 or done == end:
+                metrics_log.flush()
+                checkpoints.save(state)
+    return state
+
+
+def _postfix(metrics: dict[str, float], config: Config, bar: tqdm) -> str:
+    rate = (bar.format_dict.get("rate") or 0.0) * config.train.batch_size
+    shown = {"rec": "loss/rec", "D(x)": "discriminator/real", "D(x̂)": "discriminator/fake"}
+    parts = [f"{name} {metrics[key]:.4g}" for name, key in shown.items() if key in metrics]
+    return ", ".join([*parts, f"{rate:.0f} images/s"])
+
+
+class MetricsLog:
+    """``metrics.jsonl``: one line for every `train.log_every`-th step, after the step's number.
+
+    Metrics stay on the device until `flush`, so that logging does not hold up the steps; every
+    step is then checked, whether it is written or not.
+    """
+
+    def __init__(self, path: Path, config: Config, step: int) -> None:
+        """Opens the file; lines of steps after `step`, which will be made again, are dropped."""
+        self._path, self._config = path, config
+        self._pending: list[tuple[int, Metrics]] = []
+        self._last: dict[str, float] = {}
+        if path.exists():
+            lines = path.read_text().splitlines(keepends=True)
+            kept = [line for line in lines if _line_step(line) <= step]
+            partial = path.with_name(f".{path.name}.partial")
+            partial.write_text("".join(kept))
+            os.replace(partial, path)
+        self._file = path.open("a")
+
+    def __enter__(self) -> "MetricsLog":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._file.close()
+
+    def add(self, step: int, metrics: Metrics) -> None:
+        """Remembers the metrics of a step, still on the device."""
+        self._pending.append((step, metrics))
+
+    def flush(self) -> dict[str, float]:
+        """Writes what is due and checks all.
+
+        Returns:
+            The newest step's metrics.
+
+        Raises:
+            NonFiniteError: for the first step with a metric that is not finite, once written.
+        """
+        for step, metrics in jax.device_get(self._pending):
+            values = {name: float(np.asarray(value)) for name, value in metrics.items()}
+            bad = [name for name, value in values.items() if not math.isfinite(value)]
+            if bad or step % self._config.train.log_every == 0:
+                self._write(step, values)
+            if bad:
+                self._pending.clear()
+                raise NonFiniteError(
+                    f"step {step}: {bad[0]} is {values[bad[0]]}; training stopped without saving "
+                    f"it. Lower train.learning_rate ({self._config.train.learning_rate}) or "
+                    "look at the images; the last checkpoint is sound"
+                )
+            self._last = values
+        self._pending.clear()
+        return self._last
+
+    def _write(self, step: int, values: dict[str, float]) -> None:
+        # JSON has no NaN; what is not finite is written as a string.
+        line = {
+            name: value if math.isfinite(value) else str(value) for name, value in values.items()
+        }
+        self._file.write(json.dumps({"step": step, **line}) + "\n")
+        self._file.flush()
+
+
+def _line_step(line: str) -> float:
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return math.inf  # a line that a crash cut short
