@@ -22,6 +22,7 @@ CALIBRATION_CROPS = 96
 TEST_GOOD = 120
 TEST_PER_KIND = 30
 AREA_RANGE = (0.005, 0.05)
+MIN_CHANGE = 1.0
 
 _TRAIN_ROWS = (0, 256)
 _CALIBRATION_ROWS = (256, 320)
@@ -63,7 +64,7 @@ def _test_set(own: np.ndarray, others: list[np.ndarray], rng: np.random.Generato
     images, masks, names, kinds = [], [], [], []
     for kind, make in _DEFECTS.items():
         for index, crop in enumerate(_crops(own, _TEST_ROWS, TEST_PER_KIND, rng)):
-            image, mask = _with_allowed_area(make, crop, own, others, rng)
+            image, mask = _visible_defect(make, crop, own, others, rng)
             images.append(image)
             masks.append(mask)
             names.append(f"test/{kind}/{index:03d}")
@@ -79,11 +80,16 @@ def _test_set(own: np.ndarray, others: list[np.ndarray], rng: np.random.Generato
     )
 
 
-def _with_allowed_area(make, crop, own, others, rng):  # type: ignore[no-untyped-def]
+def _visible_defect(make, crop, own, others, rng):  # type: ignore[no-untyped-def]
+    """Draws a defect again until its area is allowed and it changes the pixels enough to be seen."""
     while True:
         image, mask = make(crop.astype(np.float64), own, others, rng)
-        if AREA_RANGE[0] <= mask.mean() <= AREA_RANGE[1]:
-            return np.clip(np.rint(image), 0, 255).astype(np.uint8), mask
+        if not AREA_RANGE[0] <= mask.mean() <= AREA_RANGE[1]:
+            continue
+        image = np.clip(np.rint(image), 0, 255).astype(np.uint8)
+        change = (image.astype(np.float64) - crop)[mask]
+        if np.sqrt(np.mean(np.square(change))) >= MIN_CHANGE * own.std():
+            return image, mask
 
 
 def _normal_set(prefix: str, crops: np.ndarray) -> ImageSet:
@@ -115,71 +121,70 @@ def png_sizes(images: np.ndarray) -> np.ndarray:
 
 
 def _blob(rng: np.random.Generator) -> np.ndarray:
-    """A random smooth closed region: noise, low-passed, cut within an ellipse."""
+    """A random closed region of 2 to 5 % of the crop: an ellipse with a wobbling edge."""
     y, x = np.mgrid[:CROP, :CROP]
-    area = rng.uniform(0.015, 0.047) * CROP * CROP
+    area = rng.uniform(0.02, 0.047) * CROP * CROP
     ratio = rng.uniform(0.6, 1.6)
-    radius_y, radius_x = np.sqrt(area / np.pi * ratio), np.sqrt(area / np.pi / ratio)
-    center_y, center_x = rng.uniform(radius_y + 1, CROP - radius_y - 1), rng.uniform(
-        radius_x + 1, CROP - radius_x - 1
-    )
-    distance = ((y - center_y) / radius_y) ** 2 + ((x - center_x) / radius_x) ** 2
+    radii = np.sqrt(area / np.pi * np.array([ratio, 1 / ratio]))
+    center = rng.uniform(radii + 1, CROP - radii - 1)
+    distance = ((y - center[0]) / radii[0]) ** 2 + ((x - center[1]) / radii[1]) ** 2
     wobble = ndimage.gaussian_filter(rng.standard_normal((CROP, CROP)), 3)
     return distance + 0.35 * wobble / wobble.std() < 1.0
 
 
 def _patch(crop, own, others, rng):  # type: ignore[no-untyped-def]
-    """A patch of another photograph, matched to the local mean and contrast."""
+    """A patch of another photograph, at half its scale, with the place's mean and contrast."""
     del own
     mask = _blob(rng)
     other = others[rng.integers(len(others))]
-    foreign = _crops(other, (0, other.shape[0]), 1, rng)[0].astype(np.float64)
-    if mask.sum() < 2:
-        return crop, mask
-    inside, source = crop[mask], foreign[mask]
-    matched = (foreign - source.mean()) / (source.std() + 1e-6) * inside.std() + inside.mean()
-    return np.where(mask, matched, crop), mask
+    foreign = _crops(shrink(other), (0, other.shape[0] // 2), 1, rng)[0]
+    standard = (foreign - foreign[mask].mean()) / (foreign[mask].std() + 1e-6)
+    return np.where(mask, crop[mask].mean() + standard * crop.std(), crop), mask
+
+
+def shrink(photograph: np.ndarray) -> np.ndarray:
+    """Halves a photograph by averaging 2 x 2 pixels, float ``(H / 2, W / 2)``."""
+    height, width = photograph.shape
+    return photograph.reshape(height // 2, 2, width // 2, 2).mean(axis=(1, 3))
 
 
 def _strip(crop, own, others, rng):  # type: ignore[no-untyped-def]
     """A strip that slid along its length; the gap that it left lies in shadow."""
     del others
-    thickness, length, shift = rng.integers(4, 8), rng.integers(16, 25), rng.integers(5, 9)
+    thickness, length, shift = rng.integers(4, 8), rng.integers(14, 21), rng.integers(5, 10)
     across = rng.random() < 0.5
     moved = (crop.T if across else crop).copy()
     top, left = rng.integers(0, CROP - thickness), rng.integers(0, CROP - length - shift)
     rows = slice(top, top + thickness)
     moved[rows, left + shift : left + shift + length] = moved[rows, left : left + length].copy()
-    shadow = np.percentile(own, 1)
-    moved[rows, left : left + shift] = shadow + 0.25 * (moved[rows, left : left + shift] - shadow)
+    shadow = own.min()
+    moved[rows, left : left + shift] = shadow + 0.1 * (moved[rows, left : left + shift] - shadow)
     mask = np.zeros((CROP, CROP), dtype=bool)
     mask[rows, left : left + shift + length] = True
     return (moved.T, mask.T) if across else (moved, mask)
 
 
 def _scratch(crop, own, others, rng):  # type: ignore[no-untyped-def]
-    """A thin curved line, brighter or darker than what it crosses, whose grain shows through."""
-    del own, others
+    """A thin curved groove, dark with a bright burr beside it, through which the grain shows."""
+    del others
     points = np.linspace(0.0, 1.0, 200)
-    start, end = rng.uniform(4, CROP - 4, size=(2, 2))
-    bend = rng.normal(0.0, 4.0, size=2)
-    bow = np.sin(np.pi * points)[:, None] * bend
+    start, end = rng.uniform(3, CROP - 3, size=(2, 2))
+    bow = np.sin(np.pi * points)[:, None] * rng.normal(0.0, 4.0, size=2)
     path = start + points[:, None] * (end - start) + bow
-    distance = ndimage.distance_transform_edt(_rasterize(path) == 0)
-    strength = np.clip(rng.uniform(1.0, 1.6) - distance, 0.0, 1.0)
-    amount = rng.choice([-1.0, 1.0]) * rng.uniform(2.5, 4.0) * crop.std()
-    return crop + strength * amount, strength > 0.0
+    groove, burr = _rasterize(path), _rasterize(path + rng.choice([-1.0, 1.0], size=2))
+    depth = rng.uniform(2.5, 4.0) * own.std()
+    scratched = crop - depth * groove + depth * (burr & ~groove)
+    return scratched, groove | burr
 
 
 def _stain(crop, own, others, rng):  # type: ignore[no-untyped-def]
-    """A soft-edged stain that darkens or bleaches the texture and flattens its contrast."""
-    del own, others
+    """A stain that darkens or bleaches the texture, which shows through."""
+    del others
     mask = _blob(rng)
-    soft = ndimage.gaussian_filter(mask.astype(np.float64), 0.7) * mask
-    mean = crop[mask].mean() if mask.any() else 0.0
-    amount = rng.choice([-1.0, 1.0]) * rng.uniform(1.5, 2.5) * crop.std()
-    stained = mean + rng.uniform(0.4, 0.8) * (crop - mean) + amount
-    return crop + soft * (stained - crop), mask
+    amount = rng.choice([-1.0, 1.0]) * rng.uniform(2.0, 3.0) * own.std()
+    opacity = ndimage.gaussian_filter(mask.astype(np.float64), 0.5) * mask
+    stained = crop[mask].mean() + 0.6 * (crop - crop[mask].mean()) + amount
+    return crop + opacity * (stained - crop), mask
 
 
 def _rasterize(path: np.ndarray) -> np.ndarray:
