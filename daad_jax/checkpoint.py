@@ -3,6 +3,7 @@
 A workdir holds ``config.json``, ``checkpoints/<step>``, and what training and evaluation write.
 """
 
+import dataclasses
 import json
 import logging
 import os
@@ -47,9 +48,7 @@ class Checkpoints:
         logging.getLogger("absl").setLevel(logging.WARNING)
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
         self._workdir = workdir
-        self._manager = ocp.CheckpointManager(
-            (workdir / CHECKPOINTS).absolute(), options=options
-        )
+        self._manager = ocp.CheckpointManager((workdir / CHECKPOINTS).absolute(), options=options)
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -152,8 +151,8 @@ def _to_tree(state: TrainState) -> dict[str, Any]:
 
 
 def _from_tree(tree: dict[str, Any], shapes: TrainState) -> TrainState:
-    generator = shapes.generator.replace(**tree["generator"])
+    generator = dataclasses.replace(shapes.generator, **tree["generator"])
     discriminator = shapes.discriminator
     if discriminator is not None:
-        discriminator = discriminator.replace(**tree["discriminator"])
+        discriminator = dataclasses.replace(discriminator, **tree["discriminator"])
     return TrainState(jax.numpy.asarray(tree["step"]), generator, discriminator)

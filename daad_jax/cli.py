@@ -10,7 +10,8 @@ from pathlib import Path
 from absl import flags
 from ml_collections import config_flags
 
-from daad_jax import checkpoint, config as config_lib, report, training
+from daad_jax import checkpoint, report, training
+from daad_jax import config as config_lib
 from daad_jax.config import Config
 from daad_jax.data import ALL, list_categories, load_dataset
 from daad_jax.errors import CheckpointError, ConfigError, UserError, suggestion
@@ -148,7 +149,9 @@ def _parse(values: flags.FlagValues, argv: Sequence[str]) -> None:
     try:
         rest = values(list(argv))
     except flags.UnrecognizedFlagError as error:
-        raise ConfigError(f"--{error.flagname}: no such flag; {_flag_hint(values, error)}") from error
+        raise ConfigError(
+            f"--{error.flagname}: no such flag; {_flag_hint(values, error)}"
+        ) from error
     except (flags.Error, ValueError, TypeError) as error:
         raise ConfigError(str(error).strip().splitlines()[0]) from error
     if len(rest) > 1:

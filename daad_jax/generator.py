@@ -23,9 +23,7 @@ class MemorySpec(NamedTuple):
     init_scale: float = 1.0
 
 
-def scale_sizes(
-    height: int, width: int, widths: Sequence[int]
-) -> tuple[tuple[int, int, int], ...]:
+def scale_sizes(height: int, width: int, widths: Sequence[int]) -> tuple[tuple[int, int, int], ...]:
     """``(H, W, C)`` of the encoder's feature maps for an image size, finest scale first."""
     return tuple(
         (height >> (index + 1), width >> (index + 1), channels)

@@ -18,6 +18,9 @@ class LossWeights(NamedTuple):
     ali: float = 0.5
 
 
+PAPER_WEIGHTS = LossWeights()
+
+
 def reconstruction_error(images: jax.Array, reconstruction: jax.Array) -> jax.Array:
     """Squared error of each element, whose mean over x is L_rec, Eq. (4).
 
@@ -90,7 +93,7 @@ def generator_adversarial_error(logits_fake: jax.Array, *, saturating: bool = Fa
 
 
 def total_loss(
-    rec: jax.Array, adv: jax.Array, ali: jax.Array, weights: LossWeights = LossWeights()
+    rec: jax.Array, adv: jax.Array, ali: jax.Array, weights: LossWeights = PAPER_WEIGHTS
 ) -> jax.Array:
     """The weighted sum that the generator minimises, Eq. (3).
 

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -159,10 +160,17 @@ def available_memory(mesh: Mesh) -> int:
     stats = device.memory_stats() or {}
     if "bytes_limit" in stats:
         return int(stats["bytes_limit"] - stats.get("bytes_in_use", 0))
-    available = psutil.virtual_memory().available
-    limit, used = (Path("/sys/fs/cgroup") / name for name in ("memory.max", "memory.current"))
-    try:
-        available = min(available, int(limit.read_text()) - int(used.read_text()))
-    except (OSError, ValueError):
-        pass  # no control group, or no limit in it
+    available = min(psutil.virtual_memory().available, _container_memory())
     return available // len(mesh.local_devices)
+
+
+def _container_memory() -> int:
+    """What this process's control group may still take; no bound where there is no such limit."""
+    group = Path("/sys/fs/cgroup")
+    try:
+        limit = int((group / "memory.max").read_text())
+        used = int((group / "memory.current").read_text())
+        statistics = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+    except (OSError, ValueError):
+        return sys.maxsize
+    return limit - used + int(statistics.get("inactive_file", 0))

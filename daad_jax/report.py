@@ -39,7 +39,9 @@ def evaluation_table(result: dict[str, Any]) -> str:
     lines.append(f"A by kind of defect: {kinds}")
     control_rows = [["control", "image AUROC", "turned around"]]
     for name, values in result["controls"].items():
-        control_rows.append([name, f"{values['image_auroc']:.4f}", f"{values['turned_around']:.4f}"])
+        control_rows.append(
+            [name, f"{values['image_auroc']:.4f}", f"{values['turned_around']:.4f}"]
+        )
     return "\n".join([*lines, _align(control_rows)])
 
 
@@ -60,7 +62,9 @@ def summary_table(results: Sequence[dict[str, Any]]) -> str:
         columns.append(numbers)
         cells = [_number(number) for number in numbers]
         rows.append([result["category"], *cells[:-1], f"{cells[-1]} ({control})"])
-    rows.append(["mean", *(_number(float(np.mean(column))) for column in zip(*columns))])
+    rows.append(
+        ["mean", *(_number(float(np.mean(column))) for column in zip(*columns, strict=True))]
+    )
     return _align(rows)
 
 

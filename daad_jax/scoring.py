@@ -100,7 +100,7 @@ def score_images(
     }
     if networks.discriminator is not None:
         assert state.discriminator is not None
-        judge = functools.partial(
+        judge: Callable[[jax.Array], Any] = functools.partial(
             networks.discriminator.apply, state.discriminator.variables, train=False
         )
         (_, features), (_, reconstruction_features) = judge(images), judge(reconstruction)
@@ -138,7 +138,7 @@ class Scorer:
             batch = np.asarray(images[start : start + self._batch])
             count = len(batch)
             padded = np.concatenate([batch, np.repeat(batch[:1], self._batch - count, axis=0)])
-            placed = sharding.place_batch(padded.shape, lambda rows, x=padded: x[rows], self._mesh)
+            placed = sharding.place_batch(padded.shape, padded.__getitem__, self._mesh)
             result = jax.device_get(self._score(self._state, placed, self._blur))
             yield {name: values[:count] for name, values in result.items()}
 

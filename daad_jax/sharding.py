@@ -40,4 +40,9 @@ def place_batch(
     Returns:
         The batch, split over the mesh.
     """
-    return jax.make_array_from_callback(shape, batched(mesh), lambda index: rows(index[0]))
+
+    def share(index: tuple[slice, ...] | None) -> np.ndarray:
+        assert index is not None
+        return rows(index[0])
+
+    return jax.make_array_from_callback(shape, batched(mesh), share)

@@ -107,9 +107,7 @@ def init_state(
     generator = _init_network(networks.generator, optimizer, generator_key, images)
     discriminator = None
     if networks.discriminator is not None:
-        discriminator = _init_network(
-            networks.discriminator, optimizer, discriminator_key, images
-        )
+        discriminator = _init_network(networks.discriminator, optimizer, discriminator_key, images)
     return TrainState(jnp.zeros((), jnp.int32), generator, discriminator)
 
 

@@ -1,5 +1,6 @@
 """The train step: pure, one forward of the generator for both updates."""
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import jax
@@ -99,7 +100,9 @@ def train_step(
                 optimizer, discriminator, discriminator_grads, aux["discriminator_stats"]
             )
         else:
-            discriminator = discriminator.replace(batch_stats=aux["discriminator_stats"])
+            discriminator = dataclasses.replace(
+                discriminator, batch_stats=aux["discriminator_stats"]
+            )
     metrics |= summarize_reads(aux["reads"])
     return TrainState(state.step + 1, generator, discriminator), metrics
 
@@ -204,9 +207,7 @@ def _generator_loss(
     metrics = {"loss/rec": rec}
     if "logits_fake" in outputs:
         adv = jnp.mean(
-            losses.generator_adversarial_error(
-                outputs["logits_fake"], saturating=spec.saturating
-            )
+            losses.generator_adversarial_error(outputs["logits_fake"], saturating=spec.saturating)
         )
         # The generator is to match f_D(x); whether D moves f_D(x) too is the discriminator's loss.
         ali = _alignment_loss(outputs, spec)
@@ -220,9 +221,7 @@ def _alignment_loss(outputs: dict[str, jax.Array], spec: StepSpec) -> jax.Array:
     return _reduce(error, spec)
 
 
-def _discriminator_loss(
-    outputs: dict[str, jax.Array], spec: StepSpec
-) -> tuple[jax.Array, Metrics]:
+def _discriminator_loss(outputs: dict[str, jax.Array], spec: StepSpec) -> tuple[jax.Array, Metrics]:
     real, fake = outputs["logits_real"], outputs["logits_fake"]
     game = jnp.mean(losses.discriminator_error(real, fake))
     loss = spec.weights.adv * game

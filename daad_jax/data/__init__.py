@@ -55,9 +55,7 @@ def load_dataset(config: Config, category: str, cache: Path | None = None) -> Da
             raise ConfigError(
                 f"data.image_size: the textures are {textures.CROP} px with data.channels=1"
             )
-        dataset = textures.load_textures(
-            category, calibrate=config.data.calibration_fraction > 0
-        )
+        dataset = textures.load_textures(category, calibrate=config.data.calibration_fraction > 0)
     else:
         dataset = folder.load_folder(config.data, category, _allocator(config, cache))
     if len(dataset.train) < config.train.batch_size:

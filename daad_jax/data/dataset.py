@@ -30,7 +30,7 @@ class ImageSet:
 
     @property
     def labels(self) -> np.ndarray:
-        """int ``(n,)``: 1 for a defective image, 0 for a good one."""
+        """Int ``(n,)``: 1 for a defective image, 0 for a good one."""
         return np.array([kind != GOOD for kind in self.kinds], dtype=np.int64)
 
     def take(self, index: slice) -> "ImageSet":

@@ -95,9 +95,7 @@ def _is_category(folder: Path) -> bool:
 def _list_images(folder: Path) -> list[Path]:
     """Sorted image files of a folder, at least one."""
     files = sorted(
-        entry
-        for entry in folder.iterdir()
-        if entry.is_file() and not entry.name.startswith(".")
+        entry for entry in folder.iterdir() if entry.is_file() and not entry.name.startswith(".")
     )
     if not files:
         raise DataError(f"{folder}: empty; put images there ({', '.join(images.SUFFIXES)})")

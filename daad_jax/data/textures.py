@@ -7,6 +7,7 @@ the same version makes the same pixels on every machine.
 """
 
 import io
+from collections.abc import Callable
 from importlib import resources
 
 import numpy as np
@@ -23,6 +24,11 @@ TEST_GOOD = 120
 TEST_PER_KIND = 30
 AREA_RANGE = (0.005, 0.05)
 MIN_CHANGE = 1.0
+
+Array = np.ndarray
+# A defect takes a float crop, its photograph, the other photographs and a generator, and gives the
+# changed crop and its mask.
+Defect = Callable[[Array, Array, list[Array], np.random.Generator], tuple[Array, Array]]
 
 _TRAIN_ROWS = (0, 256)
 _CALIBRATION_ROWS = (256, 320)
@@ -45,9 +51,7 @@ def load_textures(category: str, *, calibrate: bool) -> Dataset:
     others = [photographs[name] for name in CATEGORIES if name != category]
     rng = np.random.default_rng([2021, CATEGORIES.index(category)])
     train = _normal_set("train", _crops(own, _TRAIN_ROWS, TRAIN_CROPS, rng))
-    calibration = _normal_set(
-        "calibration", _crops(own, _CALIBRATION_ROWS, CALIBRATION_CROPS, rng)
-    )
+    calibration = _normal_set("calibration", _crops(own, _CALIBRATION_ROWS, CALIBRATION_CROPS, rng))
     test = _test_set(own, others, rng)
     return Dataset(category, train, test, calibration if calibrate else calibration.take(slice(0)))
 
@@ -80,8 +84,10 @@ def _test_set(own: np.ndarray, others: list[np.ndarray], rng: np.random.Generato
     )
 
 
-def _visible_defect(make, crop, own, others, rng):  # type: ignore[no-untyped-def]
-    """Draws a defect again until its area is allowed and it changes the pixels enough to be seen."""
+def _visible_defect(
+    make: Defect, crop: Array, own: Array, others: list[Array], rng: np.random.Generator
+) -> tuple[Array, Array]:
+    """Draws a defect until its area is allowed and it changes the pixels enough to be seen."""
     while True:
         image, mask = make(crop.astype(np.float64), own, others, rng)
         if not AREA_RANGE[0] <= mask.mean() <= AREA_RANGE[1]:
@@ -132,7 +138,9 @@ def _blob(rng: np.random.Generator) -> np.ndarray:
     return distance + 0.35 * wobble / wobble.std() < 1.0
 
 
-def _patch(crop, own, others, rng):  # type: ignore[no-untyped-def]
+def _patch(
+    crop: Array, own: Array, others: list[Array], rng: np.random.Generator
+) -> tuple[Array, Array]:
     """A patch of another photograph, at half its scale, with the place's mean and contrast."""
     del own
     mask = _blob(rng)
@@ -148,7 +156,9 @@ def shrink(photograph: np.ndarray) -> np.ndarray:
     return photograph.reshape(height // 2, 2, width // 2, 2).mean(axis=(1, 3))
 
 
-def _strip(crop, own, others, rng):  # type: ignore[no-untyped-def]
+def _strip(
+    crop: Array, own: Array, others: list[Array], rng: np.random.Generator
+) -> tuple[Array, Array]:
     """A strip that slid along its length; the gap that it left lies in shadow."""
     del others
     thickness, length, shift = rng.integers(4, 8), rng.integers(14, 21), rng.integers(5, 10)
@@ -164,7 +174,9 @@ def _strip(crop, own, others, rng):  # type: ignore[no-untyped-def]
     return (moved.T, mask.T) if across else (moved, mask)
 
 
-def _scratch(crop, own, others, rng):  # type: ignore[no-untyped-def]
+def _scratch(
+    crop: Array, own: Array, others: list[Array], rng: np.random.Generator
+) -> tuple[Array, Array]:
     """A thin curved groove, dark with a bright burr beside it, through which the grain shows."""
     del others
     points = np.linspace(0.0, 1.0, 200)
@@ -177,7 +189,9 @@ def _scratch(crop, own, others, rng):  # type: ignore[no-untyped-def]
     return scratched, groove | burr
 
 
-def _stain(crop, own, others, rng):  # type: ignore[no-untyped-def]
+def _stain(
+    crop: Array, own: Array, others: list[Array], rng: np.random.Generator
+) -> tuple[Array, Array]:
     """A stain that darkens or bleaches the texture, which shows through."""
     del others
     mask = _blob(rng)
@@ -194,4 +208,9 @@ def _rasterize(path: np.ndarray) -> np.ndarray:
     return canvas
 
 
-_DEFECTS = {"patch": _patch, "strip": _strip, "scratch": _scratch, "stain": _stain}
+_DEFECTS: dict[str, Defect] = {
+    "patch": _patch,
+    "strip": _strip,
+    "scratch": _scratch,
+    "stain": _stain,
+}
