@@ -19,6 +19,7 @@ def frozen_weights(similarities):
     return jax.lax.stop_gradient(addressing.threshold(similarities))
 
 
+@functools.cache
 def make(setting, rule=None, **overrides):
     config = tiny_config(setting, **overrides)
     generator = build_networks(config).generator

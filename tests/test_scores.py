@@ -22,11 +22,11 @@ def test_scale_takes_its_fit_to_zero_and_one_and_goes_on_beyond():
 
 
 def test_anomaly_score_fuses():
-    r, l = np.array([0.0, 1.0, 0.5]), np.array([1.0, 0.0, 0.5])
-    np.testing.assert_allclose(scores.anomaly_score(r, l, 0.9), 0.9 * r + 0.1 * l)
-    np.testing.assert_array_equal(scores.anomaly_score(r, None, 1.0), r)
+    rec, ali = np.array([0.0, 1.0, 0.5]), np.array([1.0, 0.0, 0.5])
+    np.testing.assert_allclose(scores.anomaly_score(rec, ali, 0.9), 0.9 * rec + 0.1 * ali)
+    np.testing.assert_array_equal(scores.anomaly_score(rec, None, 1.0), rec)
     with pytest.raises(ValueError, match="gamma"):
-        scores.anomaly_score(r, None, 0.9)
+        scores.anomaly_score(rec, None, 0.9)
 
 
 @pytest.mark.parametrize("sigma", [0.0, 1.5])

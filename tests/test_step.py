@@ -21,6 +21,7 @@ def initial_state(networks, optimizer):
     return init(KEY, normalize_images(jnp.asarray(IMAGES)))
 
 
+@functools.cache
 def make(setting="daad_plus", **overrides):
     config = tiny_config(setting, **overrides)
     networks, optimizer = build_networks(config), build_optimizer(config)
@@ -68,7 +69,7 @@ def reference_gradients(config, networks, state, images):
 
 
 def test_one_forward_gives_the_gradients_of_two_apart():
-    config, networks, optimizer, state, step = make(
+    config, networks, _optimizer, state, step = make(
         data__flip_horizontal=False, data__flip_vertical=False
     )
     new, metrics = step(state, IMAGES, KEY)
@@ -211,7 +212,7 @@ def test_parameters_are_created_on_every_device_of_the_mesh():
 
 
 def test_parameters_are_counted_by_part():
-    config, networks, optimizer, state, _ = make()
+    _config, _networks, _optimizer, state, _ = make()
     counts = count_parameters(state)
     assert counts["memory"] == 8 * (4 * 4 * 4) + 8 * (2 * 2 * 8)
     total = sum(leaf.size for leaf in jax.tree.leaves(state.generator.params))
