@@ -177,7 +177,19 @@ class ScoreConfig:
 
 @dataclass
 class Config:
-    """Everything a run depends on besides its images. `setting` is the name it was made from."""
+    """Everything a run depends on besides its images.
+
+    Attributes:
+        setting: the name of the setting that the config was made from; changes nothing by itself.
+        seed: of the initial parameters, the order of the images, flips and the bootstrap.
+        data: what is trained and evaluated on.
+        model: the generator.
+        memory: the memories.
+        discriminator: the discriminator.
+        loss: the losses.
+        train: training.
+        score: the scores and their evaluation.
+    """
 
     setting: str = "daad_plus"
     seed: int = 0
@@ -269,7 +281,9 @@ def validate(config: Config) -> None:
     if config.setting not in SETTINGS:
         name = config.setting
         raise ConfigError(f"setting: no setting {name!r}; {suggestion(name, SETTINGS)}")
+    types = field_types()
     for path, value in flatten(to_dict(config)).items():
+        _check_type(path, value, types[path])
         if path in _CHECKS:
             allowed, explanation = _CHECKS[path]
             if not allowed(value):
@@ -413,8 +427,7 @@ def set_field(config: Config, path: str, value: Any) -> None:
     if path not in known:
         raise ConfigError(f"{path}: no such config field; {suggestion(path, known)}")
     expected = known[path]
-    if expected is not object and not _fits(value, expected):
-        raise ConfigError(f"{path}: {value!r} is not {_type_name(expected)}")
+    _check_type(path, value, expected)
     *section, name = path.split(".")
     holder = getattr(config, section[0]) if section else config
     if expected is float:
@@ -448,6 +461,11 @@ def field_types() -> dict[str, Any]:
 def _get(config: Config, path: str) -> Any:
     section, name = path.split(".")
     return getattr(getattr(config, section), name)
+
+
+def _check_type(path: str, value: Any, expected: Any) -> None:
+    if expected is not object and not _fits(value, expected):
+        raise ConfigError(f"{path}: {value!r} is not {_type_name(expected)}")
 
 
 def _fits(value: Any, expected: Any) -> bool:

@@ -140,7 +140,5 @@ def test_missing_roots_and_categories_are_named(tmp_path):
 def test_fewer_images_than_a_batch_are_refused(tmp_path):
     make_category(tmp_path)
     config = config_for(tmp_path, train__batch_size=16)
-    with pytest.raises(
-        DataError, match="train.batch_size: 16 is more than the 10"
-    ):
+    with pytest.raises(DataError, match="train.batch_size: 16 is more than the 10"):
         load_dataset(config, "nut")

@@ -1,0 +1,221 @@
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from daad_jax import cli
+from tests.data.test_folder import make_category
+
+ROOT = Path(__file__).parent.parent
+TINY = [
+    "--config.data.image_size=16",
+    "--config.data.channels=1",
+    "--config.model.widths=(4,8)",
+    "--config.memory.division_rates=(2,2,1)",
+    "--config.memory.items=8",
+    "--config.discriminator.width=4",
+    "--config.discriminator.max_width=8",
+    "--config.train.steps=3",
+    "--config.score.bootstrap_samples=10",
+]
+
+
+def train_args(root, workdir, *more, setting="daad_plus", category="nut"):
+    return [
+        "train.py",
+        f"--config={ROOT}/configs/mvtec.py:{setting}",
+        f"--workdir={workdir}",
+        f"--config.data.root={root}",
+        f"--config.data.category={category}",
+        *TINY,
+        *more,
+    ]
+
+
+def snapshot(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("parts")
+    make_category(folder, "nut")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def workdir(root, tmp_path_factory):
+    """A finished run that bad input must leave as it is."""
+    folder = tmp_path_factory.mktemp("runs") / "nut"
+    assert cli.run(cli.train_main, train_args(root, folder)) == 0
+    return folder
+
+
+def test_eval_prints_the_same_tables_as_train(root, tmp_path, capsys):
+    assert cli.run(cli.train_main, train_args(root, tmp_path / "w")) == 0
+    trained = capsys.readouterr().out
+    first = (tmp_path / "w/evaluation.json").read_text()
+    assert cli.run(cli.eval_main, ["eval.py", f"--workdir={tmp_path / 'w'}"]) == 0
+    evaluated = capsys.readouterr().out
+    assert "image AUROC" in evaluated
+    assert evaluated.strip() in trained
+    assert (tmp_path / "w/evaluation.json").read_text() == first
+
+
+def test_train_on_a_finished_workdir_goes_on(root, workdir, capsys):
+    assert cli.run(cli.train_main, train_args(root, workdir)) == 0
+    assert "resuming at step 3 of 3" in capsys.readouterr().out
+
+
+def test_all_categories_get_a_folder_each_and_a_common_table(tmp_path, capsys):
+    for name in ("bolt", "nut"):
+        make_category(tmp_path / "parts", name)
+    args = train_args(tmp_path / "parts", tmp_path / "w", category="all", setting="ae")
+    assert cli.run(cli.train_main, args) == 0
+    out = capsys.readouterr().out
+    assert json.loads((tmp_path / "w/bolt/config.json").read_text())["data"]["category"] == "bolt"
+    assert (tmp_path / "w/nut/evaluation.json").exists()
+    assert re.search(r"^mean ", out, re.MULTILINE)
+    assert cli.run(cli.eval_main, ["eval.py", f"--workdir={tmp_path / 'w'}"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == out.splitlines()[-1]
+
+
+BAD_FLAGS = [
+    (["--config.memory.division_rates=(3,2,1)"], "rate 3 does not divide the height of scale 1"),
+    (["--config.memory.adressing=x"], "did you mean 'memory.addressing'"),
+    (["--config.memory.addressing=treshold"], "did you mean 'threshold'"),
+    (["--config.memory.itmes=3"], "--config.memory.itmes: no such config field"),
+    (["--config.train.steps=many"], "config.train.steps"),
+    (["--config.model.widths=(a,b)"], "widths"),
+    (["--config.data.root=/nowhere"], "data.root: /nowhere is not a folder"),
+    (["--config.train.batch_size=16"], "train.batch_size: 16 does not fit"),
+    (["--config.memory.items=9"], "memory.items: 9 does not fit"),
+    (["--wrkdir=x"], "did you mean --workdir"),
+    (["stray"], "stray: not understood"),
+]
+
+
+@pytest.mark.parametrize(("flags", "message"), BAD_FLAGS)
+def test_bad_flags_give_one_line_and_leave_the_workdir(root, workdir, flags, message, capsys):
+    before = snapshot(workdir)
+    code = cli.run(cli.train_main, train_args(root, workdir, *flags))
+    captured = capsys.readouterr()
+    assert code != 0
+    assert captured.err.startswith("error: ")
+    assert captured.err.count("\n") == 1
+    assert message in captured.err
+    assert "Traceback" not in captured.out
+    assert snapshot(workdir) == before
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ("configs/mvtec.py:dad", "no setting 'dad'; did you mean 'daad'"),
+        ("configs/mvtek.py", "configs/mvtek.py; did you mean 'mvtec.py'"),
+    ],
+)
+def test_bad_configs_are_named(tmp_path, config, message, capsys):
+    args = ["train.py", f"--config={ROOT / config}", f"--workdir={tmp_path / 'w'}"]
+    assert cli.run(cli.train_main, args) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "w").exists()
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--config.data.category=nutt", "no 'nutt' under"),
+        ("--config.train.batch_size=16", "train.batch_size: 16 is more than the 10"),
+    ],
+)
+def test_bad_data_makes_no_workdir(root, tmp_path, flag, message, capsys):
+    assert cli.run(cli.train_main, train_args(root, tmp_path / "w", flag)) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "w").exists()
+
+
+def test_a_broken_image_stops_before_anything_is_written(tmp_path, capsys):
+    make_category(tmp_path / "parts")
+    (tmp_path / "parts/nut/train/good/004.png").write_bytes(b"\x89PNG broken")
+    assert cli.run(cli.train_main, train_args(tmp_path / "parts", tmp_path / "w")) == 2
+    assert "004.png: is not a whole image file" in capsys.readouterr().err
+    assert not (tmp_path / "w").exists()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda path: None, "is not a folder"),
+        (lambda path: path.mkdir(), "no run there; train first"),
+    ],
+)
+def test_eval_names_a_workdir_without_a_run(tmp_path, make, message, capsys):
+    make(tmp_path / "w")
+    assert cli.run(cli.eval_main, ["eval.py", f"--workdir={tmp_path / 'w'}"]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_eval_names_a_workdir_without_a_checkpoint(root, tmp_path, capsys):
+    (tmp_path / "config.json").write_text(
+        json.dumps(
+            {
+                "data": {"source": "mvtec", "root": str(root), "category": "nut", "channels": 1},
+                "model": {"widths": [8]},
+            }
+        )
+    )
+    assert cli.run(cli.eval_main, ["eval.py", f"--workdir={tmp_path}"]) == 2
+    assert "no checkpoint to load; train there first" in capsys.readouterr().err
+    assert cli.run(cli.eval_main, ["eval.py"]) == 2
+    assert "--workdir: give the folder" in capsys.readouterr().err
+
+
+def test_an_unwritable_workdir_gives_one_line(root, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    code = cli.run(cli.train_main, train_args(root, tmp_path / "file" / "w"))
+    captured = capsys.readouterr()
+    assert code == 1
+    assert captured.err.count("\n") == 1
+
+
+def test_what_cannot_fit_is_refused(root, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("daad_jax.program.available_memory", lambda mesh: 10_000)
+    # Another number of items than elsewhere, so that no program compiled before serves it.
+    args = train_args(root, tmp_path / "w", "--config.memory.items=11")
+    assert cli.run(cli.train_main, args) == 2
+    assert "GiB are available; lower memory.items" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("script", ["train.py", "eval.py"])
+def test_the_scripts_exit_with_the_code(script, tmp_path):
+    result = subprocess.run(
+        [sys.executable, os.fspath(ROOT / script), "--wrkdir=x"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=False,
+    )
+    assert result.returncode == 2
+    assert result.stderr.strip().splitlines()[-1].startswith("error: ")
+    assert "Traceback" not in result.stderr
+
+
+def test_images_of_every_mode_are_taken(tmp_path):
+    folder = make_category(tmp_path / "parts")
+    rng = np.random.default_rng(0)
+    colour = rng.integers(0, 256, (20, 24, 3), dtype=np.uint8)
+    rgb = Image.fromarray(colour)
+    rgb.convert("RGBA").save(folder / "train/good/rgba.png")
+    rgb.convert("CMYK").save(folder / "train/good/cmyk.tiff")
+    rgb.quantize(8).save(folder / "train/good/palette.png")
+    Image.fromarray(colour[..., 0].astype(np.uint16) * 256).save(folder / "train/good/deep.png")
+    rgb.save(folder / "train/good/photo.jpg")
+    args = train_args(tmp_path / "parts", tmp_path / "w", "--config.data.channels=3", setting="ae")
+    assert cli.run(cli.train_main, args) == 0
