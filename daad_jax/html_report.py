@@ -21,22 +21,18 @@ from daad_jax.plots import Scale
 
 REPORT_FILE = "report.html"
 _MOST_KINDS = 24
-_LOSSES = {
-    "reconstruction": "loss/rec",
-    "adversarial": "loss/adv",
-    "alignment": "loss/ali",
-    "discriminator": "loss/discriminator",
-}
+_DISTANCES = {"reconstruction": "loss/rec", "alignment": "loss/ali"}
+_GAME = {"generator": "loss/adv", "discriminator": "loss/discriminator"}
 _DECISIONS = {"D(x)": "discriminator/real", "D(x\u0302)": "discriminator/fake"}
 _GRADIENTS = {
     "generator": "gradient_norm/generator",
     "discriminator": "gradient_norm/discriminator",
 }
 _READS = {
-    "active_items": "items with a weight above zero",
-    "largest_weight": "largest weight",
-    "entropy": "entropy of the weights (nats)",
-    "dead_reads": "dead reads in a batch",
+    "active_items": ("active items", "Items with a weight above zero in a read, mean of a batch."),
+    "largest_weight": ("largest weight", "Largest weight of a read, mean of a batch."),
+    "entropy": ("entropy (nats)", "Entropy of a read's weights, mean of a batch."),
+    "dead_reads": ("dead reads", "Reads of a batch that dropped every weight."),
 }
 
 
@@ -65,14 +61,14 @@ def write_report(workdir: Path, evaluation: Evaluation, dataset: Dataset) -> Pat
     Returns:
         The file.
     """
-    summary = evaluation.summary
+    summary, columns = evaluation.summary, training.read_metrics(workdir)
     title = f"{summary['category']} \u00b7 {summary['setting']}"
     body = [
         _headline(summary, title),
         _detection(evaluation, dataset.test),
         _examples(evaluation, dataset.test),
-        _training(training.read_metrics(workdir)),
-        _memory(summary["memory"]),
+        _training(columns),
+        _memory(summary["memory"], columns),
         _config(evaluation.config),
     ]
     return _write(workdir, page.document(title, body))
@@ -93,12 +89,12 @@ def write_summary(workdir: Path, results: Sequence[dict[str, Any]], folders: Seq
     for row, folder in zip(rows, folders, strict=True):
         target = f"{quote(os.fsencode(folder), safe='')}/{REPORT_FILE}"
         row[0] = element("a", row[0], href=target)
-    mean += [""] * (len(header) - len(mean))
-    scores = results[0]["scores"]
+    means = dict(zip(header, mean, strict=True))
+    label = report.score_label("A", results[0]["protocol"])
     numbers = [
-        page.number(f"{_mean(results, name):.4f}", f"image AUROC of {name}", "mean of categories")
-        for name in scores
-        if not name.startswith("A_")
+        page.number(means[label], f"image AUROC of {label}", "mean of the categories"),
+        page.number(means["best control"], "best control", "mean of each category's own"),
+        page.number(means["pixel"], "pixel AUROC", "mean of the categories"),
     ]
     title = f"{len(results)} categories \u00b7 {results[0]['setting']}"
     body = [
@@ -139,10 +135,6 @@ def pick_examples(kinds: Sequence[str], anomaly_score: np.ndarray) -> list[Examp
     return picked
 
 
-def _mean(results: Sequence[dict[str, Any]], name: str) -> float:
-    return float(np.mean([result["scores"][name]["image_auroc"] for result in results]))
-
-
 def _headline(summary: dict[str, Any], title: str) -> Html:
     values = summary["scores"]["A"]
     control, best = controls.best_control(summary["controls"])
@@ -150,9 +142,9 @@ def _headline(summary: dict[str, Any], title: str) -> Html:
         page.number(
             f"{values['image_auroc']:.4f}",
             "image AUROC of A",
-            f"95 % interval {_interval(values)}",
+            f"95 %: {_interval(values)}",
         ),
-        page.number(f"{best:.4f}", "best control", f"{control}, without a network"),
+        page.number(f"{best:.4f}", "best control", f"{control}, picked by the labels"),
     ]
     if summary["pixel_auroc"] is not None:
         value = f"{summary['pixel_auroc']:.4f}"
@@ -174,7 +166,7 @@ def _interval(values: dict[str, Any]) -> str:
 def _detection(evaluation: Evaluation, test: ImageSet) -> Html:
     summary, config = evaluation.summary, evaluation.config
     labels, named = test.labels, evaluation.scores
-    own_scale = "A_calibrated" not in named and evaluation.calibration is not None
+    threshold = summary["threshold"] if config.score.protocol == "calibrated" else None
     figures = [
         page.plot(
             plots.inline_svg(
@@ -188,8 +180,8 @@ def _detection(evaluation: Evaluation, test: ImageSet) -> Html:
     ]
     for name in ("A", "R", "L"):
         if name in named:
-            threshold = summary["threshold"] if own_scale and name == "A" else None
-            drawn = plots.score_histogram(labels, named[name], name=name, threshold=threshold)
+            line = threshold if name == "A" else None
+            drawn = plots.score_histogram(labels, named[name], name=name, threshold=line)
             figures.append(
                 page.plot(
                     plots.inline_svg(drawn, f"histogram of {name}"),
@@ -218,11 +210,11 @@ def _score_table(summary: dict[str, Any], config: Config) -> Html:
         ]
         for name, values in summary["scores"].items()
     ]
-    header = ["score", "image AUROC", "95 % interval", "average precision", "best F1"]
+    header = ["score", "image AUROC", "95 % interval", "AP", "best F1"]
     text = (
-        "R is the reconstruction error, L the error of the discriminator's features, A = "
-        f"{config.score.gamma:g} R + {1 - config.score.gamma:g} L, both scaled: by held-out normal "
-        "images (calibrated) or by the test images themselves (paper)."
+        "AP: average precision. R is the reconstruction error, L the error of the discriminator's "
+        f"features, A = {config.score.gamma:g} R + {1 - config.score.gamma:g} L, both scaled: by "
+        "held-out normal images (calibrated) or by the test images themselves (paper)."
     )
     if summary["threshold"] is not None:
         text += f" Calibrated A at or above {summary['threshold']:.4f} is called defective."
@@ -267,8 +259,8 @@ def _examples(evaluation: Evaluation, test: ImageSet) -> Html:
             Html(plots.inline_svg(plots.color_bar(scale), "colours of the anomaly maps")),
             element(
                 "figcaption",
-                "Anomaly map, one colour scale for all images: from 0 to the 99.9 % quantile of "
-                f"all test pixels, {scale[1]:.4g}.",
+                "Anomaly map, one colour scale for all images: from 0 to the 99.5 % quantile of "
+                f"all test pixels, {scale[1]:.3g}.",
             ),
             class_="plot bar",
         ),
@@ -334,7 +326,10 @@ def _training(columns: dict[str, np.ndarray]) -> Html:
             [element("h2", "Training"), _note(f"There is no {training.METRICS_FILE}.")]
         )
     figures = [
-        _curves(columns, _LOSSES, "Losses, before their weights.", label="loss", log=True),
+        _curves(columns, _DISTANCES, "Losses of the images and features.", label="loss", log=True),
+        _curves(
+            columns, _GAME, "Losses of the game between generator and discriminator.", label="loss"
+        ),
         _curves(
             columns,
             _DECISIONS,
@@ -345,21 +340,14 @@ def _training(columns: dict[str, np.ndarray]) -> Html:
         ),
         _curves(columns, _GRADIENTS, "Gradient norms.", label="norm", log=True),
     ]
-    scales = [name.split("/")[1] for name in columns if name.endswith("/active_items")]
-    for field, label in _READS.items():
-        metrics = {_scale_name(scale): f"memory/{scale}/{field}" for scale in scales}
-        caption = (
-            f"Memory reads: {label}, mean of a batch."
-            if field != "dead_reads"
-            else ("Memory reads that dropped every weight, in a batch.")
-        )
-        figures.append(_curves(columns, metrics, caption, label=label))
-    drawn = [figure for figure in figures if figure]
     return page.join(
         [
             element("h2", "Training"),
-            _note("Lines are means of neighbouring logged steps, bands their range."),
-            element("div", *drawn, class_="columns"),
+            _note(
+                "Losses are unweighted. Lines are means of neighbouring logged steps, bands their "
+                "range."
+            ),
+            element("div", *figures, class_="columns"),
         ]
     )
 
@@ -375,7 +363,7 @@ def _curves(
     return page.plot(plots.inline_svg(figure, caption), caption)
 
 
-def _memory(memory: dict[str, dict[str, Any]]) -> Html:
+def _memory(memory: dict[str, dict[str, Any]], columns: dict[str, np.ndarray]) -> Html:
     if not memory:
         return Html("")
     rows = [
@@ -395,7 +383,18 @@ def _memory(memory: dict[str, dict[str, Any]]) -> Html:
         "items' shares in all weight. Scale 1 is the finest."
     )
     header = ["memory", "items", "read", "dead", "effective"]
-    return page.join([element("h2", "Memory"), page.table(header, rows), _note(text)])
+    figures = []
+    for field, (label, caption) in _READS.items():
+        names = {_scale_name(scale): f"memory/{scale}/{field}" for scale in memory}
+        figures.append(_curves(columns, names, caption, label=label, limits=(0, None)))
+    return page.join(
+        [
+            element("h2", "Memory"),
+            page.table(header, rows),
+            _note(text),
+            element("div", *figures, class_="columns"),
+        ]
+    )
 
 
 def _scale_name(scale: str) -> str:

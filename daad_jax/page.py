@@ -40,8 +40,8 @@ a { color: var(--accent); }
 .number b { display: block; font-size: 1.6rem; line-height: 1.25; font-weight: 600;
   font-variant-numeric: tabular-nums; }
 .number span { display: block; color: var(--quiet); font-size: 0.8125rem; line-height: 1.4; }
-.columns { display: grid; gap: 1.25rem 2rem; align-items: start;
-  grid-template-columns: repeat(auto-fit, minmax(min(100%, 20rem), 1fr)); }
+.columns { display: grid; gap: 1.25rem 2rem; align-items: start; margin-top: 1.25rem;
+  grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); }
 .columns > * { min-width: 0; }
 .columns h3 { margin-top: 0.25rem; }
 .scroll { overflow-x: auto; }
@@ -52,7 +52,8 @@ th, td { padding: 0.3rem 1.1rem 0.3rem 0; text-align: right; white-space: nowrap
 th { color: var(--quiet); font-weight: 500; }
 th:first-child, td:first-child { text-align: left; }
 th:last-child, td:last-child { padding-right: 0; }
-td:first-child { white-space: normal; min-width: 6rem; overflow-wrap: anywhere; }
+td:first-child { position: sticky; left: 0; background: var(--back); white-space: normal; min-width: 7rem; max-width: 18rem;
+  overflow-wrap: break-word; }
 tr.total td { font-weight: 600; border-bottom: 0; }
 figure { margin: 0; }
 .plot > svg { display: block; width: 100%; height: auto; max-width: 30rem; }
@@ -67,13 +68,20 @@ figure { margin: 0; }
 .tile img.coarse { image-rendering: pixelated; }
 .tile svg { position: absolute; inset: 0; width: 100%; height: 100%; }
 .tile path { fill: none; stroke: #22d3ee; stroke-width: 1.5; vector-effect: non-scaling-stroke; }
-.tile span { display: block; color: var(--quiet); font-size: 0.6875rem; line-height: 1.5; }
+.tiles span { display: block; color: var(--quiet); font-size: 0.6875rem; line-height: 1.5; }
 .example figcaption b { color: var(--text); font-weight: 600; }
 details { margin-top: 2.75rem; border-top: 1px solid var(--rule); padding-top: 0.75rem; }
 summary { font-size: 1.2rem; font-weight: 700; cursor: pointer; }
 details table { margin-top: 0.75rem; }
 details td { text-align: left; font-family: ui-monospace, Consolas, Menlo, monospace;
   font-size: 0.8125rem; }
+@media (max-width: 30rem) {
+  body { padding: 1.25rem 1rem 3rem; }
+  .number:first-child:nth-last-child(odd) { grid-column: 1 / -1; }
+  table { font-size: 0.8125rem; }
+  .numbers { grid-template-columns: repeat(auto-fit, minmax(8.5rem, 1fr)); }
+  th, td { padding-right: 0.7rem; }
+}
 """
 
 

@@ -31,7 +31,7 @@ MASK_COLOR = "#22d3ee"
 _GOOD, _DEFECTIVE = COLORS[0], COLORS[1]
 _INK = "#41474f"
 _COLORMAP = "magma"
-_SCALE_QUANTILE = 0.999
+_SCALE_QUANTILE = 0.995
 _OVERLAY_STRENGTH = 0.85
 _MAX_POINTS = 250
 _BINS = 40
@@ -75,7 +75,7 @@ def _styled(draw: Callable[_Arguments, Figure]) -> Callable[_Arguments, Figure]:
 
 
 def color_scale(anomaly_maps: np.ndarray) -> Scale:
-    """A scale for maps that are to be compared: from 0 to the 99.9 % quantile of their pixels.
+    """A scale for maps that are to be compared: from 0 to the 99.5 % quantile of their pixels.
 
     Args:
         anomaly_maps: float ``(n, H, W)``, not negative.
@@ -213,7 +213,7 @@ def curve_figure(
     *,
     label: str,
     log: bool = False,
-    limits: tuple[float, float] | None = None,
+    limits: tuple[float | None, float | None] = (None, None),
 ) -> Figure:
     """Metrics over training: means of neighbouring steps, and their range as a band.
 
@@ -222,7 +222,7 @@ def curve_figure(
         curves: by name, float ``(n,)``; what is not finite is left out.
         label: of the vertical axis.
         log: whether that axis is logarithmic.
-        limits: of that axis.
+        limits: of that axis, None to fit the values.
     """
     figure, axes = _one_plot()
     size = -(-len(steps) // _MAX_POINTS)
@@ -240,8 +240,7 @@ def curve_figure(
             high = np.fmax.reduceat(np.where(finite, values, np.nan), starts)
             axes.fill_between(middle, low, high, color=line.get_color(), alpha=0.18, linewidth=0)
     axes.set(xlabel="step", ylabel=label, yscale="log" if log else "linear")
-    if limits is not None:
-        axes.set_ylim(*limits)
+    axes.set_ylim(*limits)
     _legend_above(axes)
     return figure
 
@@ -300,7 +299,7 @@ def _legend_above(axes: Axes) -> None:
     axes.legend(
         loc="lower left",
         bbox_to_anchor=(0.0, 1.0),
-        ncols=4,
+        ncols=3,
         borderaxespad=0.2,
         columnspacing=1.2,
         handlelength=1.2,
