@@ -52,8 +52,8 @@ th, td { padding: 0.3rem 1.1rem 0.3rem 0; text-align: right; white-space: nowrap
 th { color: var(--quiet); font-weight: 500; }
 th:first-child, td:first-child { text-align: left; }
 th:last-child, td:last-child { padding-right: 0; }
-td:first-child { position: sticky; left: 0; background: var(--back); white-space: normal; min-width: 7rem; max-width: 18rem;
-  overflow-wrap: break-word; }
+td:first-child { position: sticky; left: 0; background: var(--back); white-space: normal;
+  min-width: 7rem; max-width: 18rem; overflow-wrap: break-word; }
 tr.total td { font-weight: 600; border-bottom: 0; }
 figure { margin: 0; }
 .plot > svg { display: block; width: 100%; height: auto; max-width: 30rem; }

@@ -22,11 +22,9 @@ class ScalarWriter:
         folder.mkdir(parents=True, exist_ok=True)
         # Files are read in the order of their names; two may be opened within one second.
         self._writer = EventsWriter(os.fspath(folder / "events"), f".{step:09d}.{time.time_ns()}")
-        if step > 0:
-            session = SessionLog(status=SessionLog.START)
-            self._writer.write_event(
-                Event(wall_time=time.time(), step=step + 1, session_log=session)
-            )
+        # A first start only begins the record; every later one drops the steps from its own on.
+        session = SessionLog(status=SessionLog.START)
+        self._writer.write_event(Event(wall_time=time.time(), step=step + 1, session_log=session))
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Writes the scalars of one step under their names."""
