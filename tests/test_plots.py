@@ -134,3 +134,9 @@ def test_inline_svg_repeats_and_stands_alone():
     assert names[0]
     assert not names[0] & names[1]
     assert names[0] >= set(re.findall(r'(?:url\(|href=")#([\w-]+)', first))
+
+
+def test_bootstrap_roc_calls_equal_scores_together():
+    rates, low, high = metrics.bootstrap_roc(LABELS, np.ones(60), samples=20, seed=0)
+    np.testing.assert_allclose(low, rates)
+    np.testing.assert_allclose(high, rates)

@@ -21,14 +21,13 @@ def test_item_usage_matches_numpy_and_leaves_padding_out():
     np.testing.assert_allclose(usage.weight, kept.sum((0, 1)), rtol=1e-5)
 
 
-@pytest.mark.parametrize("setting", ["ae", "daad_plus"])
+@pytest.mark.parametrize("setting", ["ae", "daad"])
 def test_scorer_adds_up_usage_over_padded_batches(setting):
     config = config_lib.from_setting(setting)
     config.data.image_size, config.data.channels = 16, 1
     config.model.widths = (4, 8)
     config.memory.items, config.memory.temperature = 32, 0.02
     config.memory.division_rates = (2, 2, 1)
-    config.discriminator.width = config.discriminator.max_width = 4
     config.score.batch_size = 4
     images = np.random.default_rng(1).integers(0, 255, (6, 16, 16, 1), dtype=np.uint8)
     networks = build_networks(config)
@@ -42,7 +41,7 @@ def test_scorer_adds_up_usage_over_padded_batches(setting):
     assert (
         usage.keys()
         == generated["reads"].keys()
-        == ({"scale_1", "scale_2"} if setting == "daad_plus" else set())
+        == ({"scale_1", "scale_2"} if setting == "daad" else set())
     )
     for scale, read in generated["reads"].items():
         weights = np.asarray(read.weights, np.float64)
