@@ -41,7 +41,7 @@ a { color: var(--accent); }
   font-variant-numeric: tabular-nums; }
 .number span { display: block; color: var(--quiet); font-size: 0.8125rem; line-height: 1.4; }
 .columns { display: grid; gap: 1.25rem 2rem; align-items: start; margin-top: 1.25rem;
-  grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); }
+  grid-template-columns: repeat(auto-fit, minmax(min(100%, max(20rem, 34%)), 1fr)); }
 .columns > * { min-width: 0; }
 .columns h3 { margin-top: 0.25rem; }
 .scroll { overflow-x: auto; }
@@ -75,6 +75,8 @@ summary { font-size: 1.2rem; font-weight: 700; cursor: pointer; }
 details table { margin-top: 0.75rem; }
 details td { text-align: left; font-family: ui-monospace, Consolas, Menlo, monospace;
   font-size: 0.8125rem; }
+@media print { .plot, .example, .number, tr { break-inside: avoid; }
+  h2, h3 { break-after: avoid; } }
 @media (max-width: 30rem) {
   body { padding: 1.25rem 1rem 3rem; }
   .number:first-child:nth-last-child(odd) { grid-column: 1 / -1; }

@@ -1,7 +1,14 @@
 """Pictures of a run's results, as Matplotlib figures. Only this file imports Matplotlib.
 
 Every function returns a `matplotlib.figure.Figure` of its own (``figure.savefig("roc.pdf")``) or
-an array of pixels; none of them touches pyplot's global state.
+an array of pixels; none of them touches pyplot's global state. With a trained run::
+
+    result = daad_jax.load(workdir).score(images)
+    scale = plots.color_scale(result.anomaly_map)
+    figure = plots.example_figure(
+        images[0], result.reconstruction[0], result.anomaly_map[0], scale=scale
+    )
+    figure.savefig("example.png", dpi=200)
 """
 
 import functools
@@ -34,7 +41,7 @@ _COLORMAP = "magma"
 _SCALE_QUANTILE = 0.995
 _OVERLAY_STRENGTH = 0.85
 _MAX_POINTS = 250
-_BINS = 40
+_MOST_BINS = 40
 _SIZE = (4.4, 2.9)
 _STYLE: dict[Any, Any] = {
     "axes.axisbelow": True,
@@ -131,7 +138,7 @@ def example_figure(
     """Input, reconstruction and anomaly map of one image, side by side, with the colour bar.
 
     Args:
-        image: uint8 ``(H, W, C)``, C 1 or 3, of the model's size.
+        image: uint8 ``(h, w)`` or ``(h, w, C)``, C 1 or 3, of any size.
         reconstruction: float ``(H, W, C)`` in [-1, 1].
         anomaly_map: float ``(H, W)``.
         scale: as in `map_colors`; the same one makes images comparable.
@@ -165,7 +172,7 @@ def score_histogram(
         threshold: marked by a line.
     """
     figure, axes = _one_plot()
-    bins = np.histogram_bin_edges(scores, _BINS)
+    bins = np.histogram_bin_edges(scores, min(_MOST_BINS, round(2 * np.sqrt(len(scores)))))
     for label, shown, color in ((0, GOOD, _GOOD), (1, "defective", _DEFECTIVE)):
         values = scores[labels == label]
         share = np.full(len(values), 1 / max(len(values), 1))

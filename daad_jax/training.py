@@ -134,6 +134,7 @@ def _loop(
                 bar.set_postfix_str(_postfix(last, config, bar), refresh=False)
             if done % config.train.checkpoint_every == 0 or done == end:
                 metrics_log.flush()
+                metrics_log.sync()
                 checkpoints.save(state)
     return state
 
@@ -202,8 +203,11 @@ class MetricsLog:
                 )
             self._last = values
         self._pending.clear()
-        self._events.flush()
         return self._last
+
+    def sync(self) -> None:
+        """Brings what was flushed to the disk, so that no checkpoint is ahead of its metrics."""
+        self._events.flush()
 
     def _write(self, step: int, values: dict[str, float]) -> None:
         # JSON has no NaN; what is not finite is written as a string.

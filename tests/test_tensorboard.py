@@ -40,7 +40,8 @@ def test_resuming_doubles_no_step(tmp_path):
             for step in range(start + 1, end + 1):
                 log.add(step, {"loss/rec": step + start / 100})
             log.flush()
-            # A killed run never closes its log: what it flushed has to be there already.
+            log.sync()
+            # A killed run never closes its log: what it synced has to be there already.
             assert shown_steps(read_events(tmp_path / TENSORBOARD))[-1] == end - end % 2
     events = read_events(tmp_path / TENSORBOARD)
     assert events[0].file_version == "brain.Event:2"
