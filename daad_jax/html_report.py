@@ -211,10 +211,14 @@ def _score_table(summary: dict[str, Any], config: Config) -> Html:
         for name, values in summary["scores"].items()
     ]
     header = ["score", "image AUROC", "95 % interval", "AP", "best F1"]
+    gamma = config.score.gamma
+    fused = "R scaled"
+    if "L" in summary["scores"]:
+        fused = f"{gamma:g} R + {1 - gamma:g} L, both scaled"
     text = (
-        "AP: average precision. R is the reconstruction error, L the error of the discriminator's "
-        f"features, A = {config.score.gamma:g} R + {1 - config.score.gamma:g} L, both scaled: by "
-        "held-out normal images (calibrated) or by the test images themselves (paper)."
+        "AP: average precision. R: reconstruction error. L: error of the discriminator's features. "
+        f"A: {fused} by held-out normal images (calibrated) or by the test images themselves "
+        "(paper)."
     )
     if summary["threshold"] is not None:
         text += f" Calibrated A at or above {summary['threshold']:.4f} is called defective."
@@ -259,8 +263,8 @@ def _examples(evaluation: Evaluation, test: ImageSet) -> Html:
             Html(plots.inline_svg(plots.color_bar(scale), "colours of the anomaly maps")),
             element(
                 "figcaption",
-                "Anomaly map, one colour scale for all images: from 0 to the 99.5 % quantile of "
-                f"all test pixels, {scale[1]:.3g}.",
+                "Anomaly map, one colour scale for all images: from 0 to the "
+                f"{plots.SCALE_QUANTILE:.1%} quantile of all test pixels, {scale[1]:.3g}.",
             ),
             class_="plot bar",
         ),

@@ -34,11 +34,12 @@ Scale = tuple[float, float]
 """The values of an anomaly map that get the first and the last colour."""
 
 COLORS = ("#3b7fc4", "#d9722e", "#2f9e75", "#9562c4", "#c94f63")
+SCALE_QUANTILE = 0.995
+"""Which quantile of all pixels gets the last colour of `color_scale`."""
 MASK_COLOR = "#22d3ee"
 _GOOD, _DEFECTIVE = COLORS[0], COLORS[1]
 _INK = "#41474f"
 _COLORMAP = "magma"
-_SCALE_QUANTILE = 0.995
 _OVERLAY_STRENGTH = 0.85
 _MAX_POINTS = 250
 _MOST_BINS = 40
@@ -87,7 +88,7 @@ def color_scale(anomaly_maps: np.ndarray) -> Scale:
     Args:
         anomaly_maps: float ``(n, H, W)``, not negative.
     """
-    return 0.0, float(np.quantile(anomaly_maps, _SCALE_QUANTILE)) or 1.0
+    return 0.0, float(np.quantile(anomaly_maps, SCALE_QUANTILE)) or 1.0
 
 
 def map_colors(anomaly_map: np.ndarray, scale: Scale) -> np.ndarray:

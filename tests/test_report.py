@@ -287,3 +287,12 @@ def test_a_failing_report_costs_nothing(capsys):
 
     cli._write_report(fail)
     assert "report.html could not be written: ValueError('no font')" in capsys.readouterr().err
+
+
+def test_many_kinds_are_cut_with_a_remark(tmp_path):
+    kinds = ["good"] * 2 + [f"kind {index:02}" for index in range(30)]
+    text = html_report.write_report(tmp_path, *fabricate(kinds=kinds)).read_text()
+    parsed = Page(text)
+    assert "The first 24 of 31 kinds are shown." in parsed.text
+    assert len(parsed.images) == 3 * (2 + 23)
+    assert "kind 29" in parsed.text  # the table of kinds is whole
