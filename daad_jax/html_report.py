@@ -390,6 +390,10 @@ def _memory(memory: dict[str, dict[str, Any]], columns: dict[str, np.ndarray]) -
     figures = []
     for field, (label, caption) in _READS.items():
         names = {_scale_name(scale): f"memory/{scale}/{field}" for scale in memory}
+        logged = [columns[name] for name in names.values() if name in columns]
+        if field == "dead_reads" and logged and not np.any(logged):
+            text += " No logged read dropped every weight."
+            continue
         figures.append(_curves(columns, names, caption, label=label, limits=(0, None)))
     return page.join(
         [

@@ -108,7 +108,7 @@ def fabricate(setting="daad_plus", names=None, kinds=None, masks=True, category=
     )
 
 
-def write_metrics(workdir, steps=30):
+def write_metrics(workdir, dead_reads=0.0, steps=30):
     lines = [
         {
             "step": step,
@@ -117,7 +117,7 @@ def write_metrics(workdir, steps=30):
             "discriminator/real": 0.6,
             "gradient_norm/generator": 2.0,
             "memory/scale_1/active_items": 9.0,
-            "memory/scale_1/dead_reads": 0.0,
+            "memory/scale_1/dead_reads": dead_reads,
         }
         for step in range(1, steps + 1)
     ]
@@ -156,8 +156,16 @@ def test_report_holds_what_was_found(tmp_path):
         "memory.division_rates",
     ):
         assert shown in parsed.text
-    assert text.count('aria-label="') == 4 + 4 + 2 + 1  # scores, training, memory, the bar
+    assert text.count('aria-label="') == 4 + 4 + 1 + 1  # scores, training, memory, the bar
+    assert "No logged read dropped every weight" in parsed.text
     assert not list(tmp_path.glob(".*"))
+
+
+def test_dead_reads_are_drawn_where_there_are_any(tmp_path):
+    write_metrics(tmp_path, dead_reads=3.0)
+    parsed = Page(html_report.write_report(tmp_path, *fabricate()).read_text())
+    assert "Reads of a batch that dropped every weight" in parsed.text
+    assert "No logged read" not in parsed.text
 
 
 def test_report_repeats(tmp_path):
