@@ -6,14 +6,15 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 from ml_collections import config_flags
 
-from daad_jax import checkpoint, report, training
+from daad_jax import checkpoint, html_report, report, training
 from daad_jax import config as config_lib
 from daad_jax.config import Config
-from daad_jax.data import ALL, list_categories, load_dataset
+from daad_jax.data import ALL, Dataset, list_categories, load_dataset
 from daad_jax.errors import CheckpointError, ConfigError, UserError, suggestion
 from daad_jax.evaluation import evaluate
 
@@ -60,10 +61,8 @@ def train_main(argv: Sequence[str]) -> None:
         dataset = load_dataset(run_config, category, folder / "cache")
         print(f"== {dataset.category}: {len(dataset.train)} training images -> {folder}")
         training.train(run_config, dataset, folder)
-        results.append(evaluate(folder, dataset))
-        print(report.evaluation_table(results[-1]), end="\n\n", flush=True)
-    if len(results) > 1:
-        print(report.summary_table(results))
+        results.append(_evaluate(folder, dataset))
+    _summarize(workdir, [folder for _, folder in runs], results)
 
 
 def eval_main(argv: Sequence[str]) -> None:
@@ -78,13 +77,12 @@ def eval_main(argv: Sequence[str]) -> None:
     if not values.workdir:
         raise ConfigError("--workdir: give the folder that train.py wrote to")
     results = []
-    for folder in find_runs(Path(values.workdir)):
+    folders = find_runs(Path(values.workdir))
+    for folder in folders:
         config = checkpoint.load_config(folder)
         dataset = load_dataset(config, config.data.category, folder / "cache")
-        results.append(evaluate(folder, dataset))
-        print(report.evaluation_table(results[-1]), end="\n\n", flush=True)
-    if len(results) > 1:
-        print(report.summary_table(results))
+        results.append(_evaluate(folder, dataset))
+    _summarize(Path(values.workdir), folders, results)
 
 
 def find_runs(workdir: Path) -> list[Path]:
@@ -131,6 +129,32 @@ def parse_train_flags(argv: Sequence[str]) -> tuple[Config, Path]:
     if config.data.category != ALL:
         name += f"-{config.data.category or Path(config.data.root).name}"
     return config, Path(values.workdir or Path("runs") / name)
+
+
+def _evaluate(folder: Path, dataset: Dataset) -> dict[str, Any]:
+    """Evaluates a run, prints its table and writes its report; returns the summary."""
+    evaluation = evaluate(folder, dataset)
+    print(report.evaluation_table(evaluation.summary))
+    _write_report(lambda: html_report.write_report(folder, evaluation, dataset))
+    return evaluation.summary
+
+
+def _summarize(workdir: Path, folders: list[Path], results: list[dict[str, Any]]) -> None:
+    if len(results) > 1:
+        print(report.summary_table(results))
+        names = [folder.name for folder in folders]
+        _write_report(lambda: html_report.write_summary(workdir, results, names))
+
+
+def _write_report(write: Callable[[], Path]) -> None:
+    try:
+        print(f"report: {write()}", end="\n\n", flush=True)
+    except Exception as error:  # No picture is worth the categories that are still to be trained.
+        print(
+            f"warning: {html_report.REPORT_FILE} could not be written: {error!r}",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 def _plan(config: Config, categories: list[str], workdir: Path) -> list[tuple[Config, Path]]:

@@ -3,22 +3,45 @@
 import csv
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from scipy.special import entr
 
 from daad_jax import controls, metrics, scores, scoring, sharding
 from daad_jax.checkpoint import load_config
 from daad_jax.config import Config
 from daad_jax.data import Dataset
+from daad_jax.memory import ItemUsage
 from daad_jax.scoring import Calibration, RawScores, Scorer
 
 EVALUATION_FILE = "evaluation.json"
 SCORES_FILE = "scores.csv"
+_USAGE_IMAGES = 256
 
 
-def evaluate(workdir: Path, dataset: Dataset, *, mesh: jax.sharding.Mesh | None = None) -> dict:
+class Evaluation(NamedTuple):
+    """What `evaluate` found.
+
+    Attributes:
+        config: the run's.
+        summary: what ``evaluation.json`` holds.
+        raw: the scores, maps and reconstructions of the test images.
+        scores: the scores by name, see `named_scores`.
+        calibration: the scales and threshold, or None when no images were held out.
+    """
+
+    config: Config
+    summary: dict[str, Any]
+    raw: RawScores
+    scores: dict[str, np.ndarray]
+    calibration: Calibration | None
+
+
+def evaluate(
+    workdir: Path, dataset: Dataset, *, mesh: jax.sharding.Mesh | None = None
+) -> Evaluation:
     """Evaluates the last checkpoint of a workdir.
 
     Args:
@@ -28,9 +51,10 @@ def evaluate(workdir: Path, dataset: Dataset, *, mesh: jax.sharding.Mesh | None 
         mesh: the devices; all of them by default.
 
     Returns:
-        What ``evaluation.json`` holds: ``category``, ``setting``, ``step``, ``protocol``, counts,
-        ``scores`` (R, L, A and A under the other protocol, each with the metrics of
-        `daad_jax.metrics.detection_metrics`), ``pixel_auroc``, ``threshold`` and ``controls``.
+        The `Evaluation`. Its summary has ``category``, ``setting``, ``step``, ``protocol``,
+        counts, ``scores`` (R, L, A and A under the other protocol, each with the metrics of
+        `daad_jax.metrics.detection_metrics`), ``by_kind``, ``pixel_auroc``, ``threshold``,
+        ``controls`` and ``memory`` (see `summarize_usage`).
 
     Raises:
         CheckpointError: if the workdir has no sound checkpoint.
@@ -43,10 +67,12 @@ def evaluate(workdir: Path, dataset: Dataset, *, mesh: jax.sharding.Mesh | None 
     raw = scorer(dataset.test.images)
     calibration = _calibrate(workdir, config, dataset, scorer, step)
     named = named_scores(raw, config, calibration)
-    result = _assemble(config, dataset, step, raw, named, calibration)
+    summary = _assemble(config, dataset, step, raw, named, calibration)
+    sample = dataset.test.images[:: -(-len(dataset.test) // _USAGE_IMAGES)]
+    summary["memory"] = summarize_usage(scorer.usage(sample), len(sample))
     _write_scores(workdir / SCORES_FILE, dataset, named, calibration)
-    (workdir / EVALUATION_FILE).write_text(json.dumps(result, indent=2) + "\n")
-    return result
+    (workdir / EVALUATION_FILE).write_text(json.dumps(summary, indent=2) + "\n")
+    return Evaluation(config, summary, raw, named, calibration)
 
 
 def named_scores(
@@ -67,6 +93,32 @@ def named_scores(
     named["A"] = fused[config.score.protocol]
     named |= {f"A_{name}": fused[name] for name in fused if name != config.score.protocol}
     return named
+
+
+def summarize_usage(usage: dict[str, ItemUsage], images: int) -> dict[str, dict[str, Any]]:
+    """How many items of each memory are in use.
+
+    Args:
+        usage: for each scale, sums ``(N,)`` over the reads of some images.
+        images: how many.
+
+    Returns:
+        For each scale ``images``; ``items``, N; ``items_read`` and ``never_read``, the items with
+        a weight above zero in some read and in none; ``effective_items``, the exponential of the
+        entropy of the items' shares in all weight: N when all are used alike, 0 without any read.
+    """
+    result = {}
+    for scale, (reads, weight) in usage.items():
+        share = np.asarray(weight) / max(float(np.sum(weight)), np.finfo(np.float64).tiny)
+        read = int(np.sum(np.asarray(reads) > 0))
+        result[scale] = {
+            "images": images,
+            "items": len(share),
+            "items_read": read,
+            "never_read": len(share) - read,
+            "effective_items": float(np.exp(np.sum(entr(share)))) if read else 0.0,
+        }
+    return result
 
 
 def _paper_scales(raw: RawScores) -> Calibration:
@@ -135,7 +187,8 @@ def _write_scores(
     if calibration is not None:
         values = named["A" if "A_calibrated" not in named else "A_calibrated"]
         verdict = values >= calibration.threshold
-    with path.open("w", newline="") as file:
+    # A name that is not UTF-8 on the disk cannot be encoded as it is.
+    with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         writer = csv.writer(file)
         header = ["image", "kind", "label", *named]
         writer.writerow(header if verdict is None else [*header, "called_defective"])

@@ -43,6 +43,18 @@ class MemoryRead(NamedTuple):
     weights: jax.Array | None
 
 
+class ItemUsage(NamedTuple):
+    """How much each of N items was read.
+
+    Attributes:
+        reads: ``(N,)``, how many reads gave the item a weight above zero.
+        weight: ``(N,)``, the sum of its weights.
+    """
+
+    reads: jax.Array
+    weight: jax.Array
+
+
 def cosine_similarities(query: jax.Array, memory_items: jax.Array) -> jax.Array:
     """Cosine similarity of a query ``(D,)`` with every item ``(N, D)``: ``(N,)`` in [-1, 1].
 
@@ -91,6 +103,20 @@ def summarize(weights: jax.Array) -> ReadSummary:
         entropy=jnp.sum(jax.scipy.special.entr(share)),
         dead=(total <= 0.0).astype(weights.dtype),
     )
+
+
+def item_usage(weights: jax.Array, counted: jax.Array) -> ItemUsage:
+    """Sums up by item what the reads of images did.
+
+    Args:
+        weights: ``(B, Q, N)`` addressing weights.
+        counted: ``(B,)``, 1.0 for an image that counts and 0.0 for one that pads the batch.
+
+    Returns:
+        `ItemUsage` of ``(N,)`` each.
+    """
+    weights = weights * counted[:, None, None]
+    return ItemUsage(jnp.sum(weights > 0.0, axis=(0, 1)), jnp.sum(weights, axis=(0, 1)))
 
 
 def read_blocks(

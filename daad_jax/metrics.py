@@ -1,11 +1,18 @@
 """Detection metrics on raw float64 scores, by scikit-learn; higher scores mean more anomalous."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
+from sklearn.metrics import (
+    average_precision_score,
+    precision_recall_curve,
+    roc_auc_score,
+    roc_curve,
+)
 
 CONFIDENCE = 0.95
+_TAILS = ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)
 
 
 def detection_metrics(
@@ -65,20 +72,71 @@ def bootstrap_auroc(
     Returns:
         The lower and upper end.
     """
-    rng = np.random.default_rng(seed)
     bad, good = scores[labels == 1], np.sort(scores[labels == 0])
     below = np.searchsorted(good, bad, side="left")
     not_above = np.searchsorted(good, bad, side="right")
     aurocs = np.empty(samples)
-    for index in range(samples):
-        bad_weights = rng.multinomial(len(bad), np.full(len(bad), 1 / len(bad)))
-        good_weights = rng.multinomial(len(good), np.full(len(good), 1 / len(good)))
+    resamplings = _resamplings(len(bad), len(good), samples, seed)
+    for index, (bad_weights, good_weights) in enumerate(resamplings):
         cumulative = np.concatenate([[0], np.cumsum(good_weights)])
         wins = 0.5 * (cumulative[below] + cumulative[not_above])
         aurocs[index] = np.dot(bad_weights, wins) / (len(bad) * len(good))
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(aurocs, [tail, 1 - tail])
+    low, high = np.quantile(aurocs, _TAILS)
     return float(low), float(high)
+
+
+def roc(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The ROC curve of float ``(n,)`` scores: false and true positive rates, both ascending."""
+    false_positives, true_positives, _ = roc_curve(labels, np.asarray(scores, np.float64))
+    return false_positives, true_positives
+
+
+def bootstrap_roc(
+    labels: np.ndarray, scores: np.ndarray, *, samples: int, seed: int, points: int = 101
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A 95 % percentile bootstrap band around the ROC curve, at each false positive rate.
+
+    The resamplings are those of `bootstrap_auroc`.
+
+    Args:
+        labels: int ``(n,)``, both classes present.
+        scores: float ``(n,)``.
+        samples: number of resamplings.
+        seed: of the resampling.
+        points: how many false positive rates.
+
+    Returns:
+        The false positive rates ``(points,)``, evenly spaced, and the lower and upper true
+        positive rates there.
+    """
+    order = np.argsort(-scores, kind="stable")
+    ranked = labels[order]
+    # Images of equal score are called defective together.
+    ends = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)
+    rates = np.linspace(0.0, 1.0, points)
+    curves = np.empty((samples, points))
+    counts = int(np.sum(labels == 1)), int(np.sum(labels == 0))
+    for index, weights in enumerate(_resamplings(*counts, samples, seed)):
+        axes = []
+        for label, label_weights in zip((1, 0), weights, strict=True):
+            spread = np.zeros(len(scores))
+            spread[ranked == label] = label_weights
+            axes.append(np.append(0.0, np.cumsum(spread)[ends]) / len(label_weights))
+        curves[index] = np.interp(rates, axes[1], axes[0])
+    low, high = np.quantile(curves, _TAILS, axis=0)
+    return rates, low, high
+
+
+def _resamplings(
+    bad: int, good: int, samples: int, seed: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """How often each defective and each good image is drawn, for each resampling."""
+    rng = np.random.default_rng(seed)
+    for _ in range(samples):
+        yield (
+            rng.multinomial(bad, np.full(bad, 1 / bad)),
+            rng.multinomial(good, np.full(good, 1 / good)),
+        )
 
 
 def pixel_auroc(masks: np.ndarray, maps: np.ndarray) -> float | None:

@@ -12,10 +12,10 @@ def evaluation_table(result: dict[str, Any]) -> str:
     """A category's evaluation as text: each score, pixel AUROC, and the controls.
 
     Args:
-        result: what `daad_jax.evaluation.evaluate` returns.
+        result: the summary of a `daad_jax.evaluation.Evaluation`.
     """
     title = (
-        f"{result['category']} ({result['setting']}, step {result['step']}): "
+        f"{printable(result['category'])} ({result['setting']}, step {result['step']}): "
         f"{result['test_good']} good and {result['test_defective']} defective test images"
     )
     rows = [["score", "image AUROC", "95 % interval", "AP", "best F1"]]
@@ -23,7 +23,7 @@ def evaluation_table(result: dict[str, Any]) -> str:
         low, high = values["image_auroc_interval"]
         rows.append(
             [
-                _score_label(name, result["protocol"]),
+                score_label(name, result["protocol"]),
                 f"{values['image_auroc']:.4f}",
                 f"{low:.3f} to {high:.3f}",
                 f"{values['average_precision']:.4f}",
@@ -35,7 +35,7 @@ def evaluation_table(result: dict[str, Any]) -> str:
         lines.append(f"pixel AUROC of the anomaly map: {result['pixel_auroc']:.4f}")
     if result["threshold"] is not None:
         lines.append(f"threshold of A (calibrated): {result['threshold']:.4f}")
-    kinds = ", ".join(f"{kind} {value:.3f}" for kind, value in result["by_kind"].items())
+    kinds = ", ".join(f"{printable(kind)} {value:.3f}" for kind, value in result["by_kind"].items())
     lines.append(f"A by kind of defect: {kinds}")
     control_rows = [["control", "image AUROC", "turned around"]]
     for name, values in result["controls"].items():
@@ -50,8 +50,13 @@ def summary_table(results: Sequence[dict[str, Any]]) -> str:
 
     The best control is picked among all controls and directions by the test labels themselves.
     """
+    return _align(summary_rows(results))
+
+
+def summary_rows(results: Sequence[dict[str, Any]]) -> list[list[str]]:
+    """The cells of `summary_table`: a header, a row for each category, and the mean."""
     names = list(results[0]["scores"])
-    header = ["category", *(_score_label(name, results[0]["protocol"]) for name in names)]
+    header = ["category", *(score_label(name, results[0]["protocol"]) for name in names)]
     rows = [[*header, "pixel", "best control"]]
     columns: list[list[float]] = []
     for result in results:
@@ -61,14 +66,27 @@ def summary_table(results: Sequence[dict[str, Any]]) -> str:
         numbers += [np.nan if pixel is None else pixel, value]
         columns.append(numbers)
         cells = [_number(number) for number in numbers]
-        rows.append([result["category"], *cells[:-1], f"{cells[-1]} ({control})"])
+        rows.append([printable(result["category"]), *cells[:-1], f"{cells[-1]} ({control})"])
     rows.append(
         ["mean", *(_number(float(np.mean(column))) for column in zip(*columns, strict=True))]
     )
-    return _align(rows)
+    return rows
 
 
-def _score_label(name: str, protocol: str) -> str:
+def printable(text: str) -> str:
+    r"""Text for people: what is no printable character is written as its ``\x`` or ``\u`` escape.
+
+    That holds for line breaks, for characters that turn the direction of writing, and for the
+    bytes of a file name that are not UTF-8.
+    """
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode()
+        for character in text
+    )
+
+
+def score_label(name: str, protocol: str) -> str:
+    """A score's name in a table: that of A says under which protocol."""
     if name == "A":
         return f"A ({protocol})"
     return f"A ({name[2:]})" if name.startswith("A_") else name

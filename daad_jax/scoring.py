@@ -15,6 +15,7 @@ from daad_jax.checkpoint import Checkpoints, load_config
 from daad_jax.config import Config
 from daad_jax.data.images import resize_array
 from daad_jax.errors import CheckpointError
+from daad_jax.memory import ItemUsage, item_usage
 from daad_jax.scores import Scale
 from daad_jax.state import Networks, TrainState, build_networks, build_optimizer, init_state
 from daad_jax.step import normalize_images
@@ -108,6 +109,27 @@ def score_images(
     return result
 
 
+def memory_usage(
+    networks: Networks, state: TrainState, images: jax.Array, counted: jax.Array
+) -> dict[str, ItemUsage]:
+    """How much one batch reads each memory item; pure, to be jitted.
+
+    Args:
+        networks: the modules.
+        state: their arrays.
+        images: ``(B, H, W, C)`` in [-1, 1].
+        counted: ``(B,)``, 1.0 for an image that counts and 0.0 for one that pads the batch.
+
+    Returns:
+        For each scale with a memory, `daad_jax.memory.ItemUsage` of ``(N,)`` each.
+    """
+    generated = networks.generator.apply(
+        state.generator.variables, images, train=False, return_weights=True
+    )
+    assert isinstance(generated, dict)
+    return {scale: item_usage(read.weights, counted) for scale, read in generated["reads"].items()}
+
+
 class Scorer:
     """Scores any number of uint8 images in padded batches of one compiled shape."""
 
@@ -118,7 +140,8 @@ class Scorer:
         self._mesh = mesh
         self._batch = -(-config.score.batch_size // mesh.size) * mesh.size
         blur = scores.blur_matrix(config.data.image_size, config.score.map_sigma)
-        self._score = _jitted_score(_HashableNetworks(config, self._networks), mesh)
+        keyed = _HashableNetworks(config, self._networks)
+        self._score, self._usage = _jitted_score(keyed, mesh), _jitted_usage(keyed, mesh)
         self._blur = jnp.asarray(blur)
 
     def __call__(self, images: np.ndarray) -> RawScores:
@@ -133,14 +156,35 @@ class Scorer:
             joined["reconstruction"],
         )
 
+    def usage(self, images: np.ndarray) -> dict[str, ItemUsage]:
+        """How much uint8 ``(n, H, W, C)`` images, n at least 1, read each memory item.
+
+        Only sums over a batch are ever kept, never the weights of all images.
+
+        Returns:
+            For each scale with a memory, an `ItemUsage` of float64 ``(N,)`` each.
+        """
+        total: dict[str, ItemUsage] = {}
+        for count, placed in self._placed(images):
+            counted = (np.arange(self._batch) < count).astype(np.float32)
+            for scale, part in jax.device_get(self._usage(self._state, placed, counted)).items():
+                sums = jax.tree.map(np.float64, part)
+                old = total.get(scale)
+                total[scale] = sums if old is None else jax.tree.map(np.add, old, sums)
+        return total
+
     def _batches(self, images: np.ndarray) -> Iterator[dict[str, np.ndarray]]:
+        for count, placed in self._placed(images):
+            result = jax.device_get(self._score(self._state, placed, self._blur))
+            yield {name: values[:count] for name, values in result.items()}
+
+    def _placed(self, images: np.ndarray) -> Iterator[tuple[int, jax.Array]]:
+        """Batches of one shape on the mesh, each with how many of its images are real."""
         for start in range(0, len(images), self._batch):
             batch = np.asarray(images[start : start + self._batch])
             count = len(batch)
             padded = np.concatenate([batch, np.repeat(batch[:1], self._batch - count, axis=0)])
-            placed = sharding.place_batch(padded.shape, padded.__getitem__, self._mesh)
-            result = jax.device_get(self._score(self._state, placed, self._blur))
-            yield {name: values[:count] for name, values in result.items()}
+            yield count, sharding.place_batch(padded.shape, padded.__getitem__, self._mesh)
 
 
 class Detector:
@@ -319,6 +363,18 @@ def _jitted_score(
         return score_images(keyed.networks, state, normalize_images(images), blur)
 
     return jax.jit(score, in_shardings=(whole, split, whole), out_shardings=split)
+
+
+@functools.lru_cache(maxsize=4)
+def _jitted_usage(
+    keyed: _HashableNetworks, mesh: jax.sharding.Mesh
+) -> Callable[[TrainState, jax.Array, np.ndarray], dict[str, ItemUsage]]:
+    whole, split = sharding.replicated(mesh), sharding.batched(mesh)
+
+    def usage(state: TrainState, images: jax.Array, counted: jax.Array) -> dict[str, ItemUsage]:
+        return memory_usage(keyed.networks, state, normalize_images(images), counted)
+
+    return jax.jit(usage, in_shardings=(whole, split, split), out_shardings=whole)
 
 
 def _check_image(image: Any) -> np.ndarray:

@@ -1,5 +1,6 @@
 """The training loop: batches in, checkpoints and metrics out."""
 
+import itertools
 import json
 import math
 import os
@@ -19,8 +20,10 @@ from daad_jax.errors import NonFiniteError
 from daad_jax.program import Program, build_program
 from daad_jax.state import TrainState
 from daad_jax.step import Metrics
+from daad_jax.tensorboard import ScalarWriter
 
 METRICS_FILE = "metrics.jsonl"
+TENSORBOARD = "tensorboard"
 _INIT_STREAM = 0
 _STEP_STREAM = 1
 
@@ -47,7 +50,7 @@ def train(
     Args:
         config: validated.
         dataset: its `train` images are used.
-        workdir: gets ``config.json``, ``checkpoints/`` and ``metrics.jsonl``.
+        workdir: gets ``config.json``, ``checkpoints/``, ``metrics.jsonl`` and ``tensorboard/``.
         mesh: the devices; all of them by default.
         stop_at: leave (with a checkpoint) once this many updates are made, as if interrupted.
         log: receives lines for people.
@@ -131,6 +134,7 @@ def _loop(
                 bar.set_postfix_str(_postfix(last, config, bar), refresh=False)
             if done % config.train.checkpoint_every == 0 or done == end:
                 metrics_log.flush()
+                metrics_log.sync()
                 checkpoints.save(state)
     return state
 
@@ -144,6 +148,8 @@ def _postfix(metrics: dict[str, float], config: Config, bar: tqdm) -> str:
 
 class MetricsLog:
     """``metrics.jsonl``: one line for every `train.log_every`-th step, after the step's number.
+
+    ``tensorboard/`` beside it gets the same numbers.
 
     Metrics stay on the device until `flush`, so that logging does not hold up the steps; every
     step is then checked, whether it is written or not.
@@ -161,12 +167,14 @@ class MetricsLog:
             partial.write_text("".join(kept))
             os.replace(partial, path)
         self._file = path.open("a")
+        self._events = ScalarWriter(path.parent / TENSORBOARD, step)
 
     def __enter__(self) -> "MetricsLog":
         return self
 
     def __exit__(self, *exception: object) -> None:
         self._file.close()
+        self._events.close()
 
     def add(self, step: int, metrics: Metrics) -> None:
         """Remembers the metrics of a step, still on the device."""
@@ -197,6 +205,10 @@ class MetricsLog:
         self._pending.clear()
         return self._last
 
+    def sync(self) -> None:
+        """Brings what was flushed to the disk, so that no checkpoint is ahead of its metrics."""
+        self._events.flush()
+
     def _write(self, step: int, values: dict[str, float]) -> None:
         # JSON has no NaN; what is not finite is written as a string.
         line = {
@@ -204,6 +216,26 @@ class MetricsLog:
         }
         self._file.write(json.dumps({"step": step, **line}) + "\n")
         self._file.flush()
+        self._events.write(step, values)
+
+
+def read_metrics(workdir: Path) -> dict[str, np.ndarray]:
+    """Reads ``metrics.jsonl`` back, as columns.
+
+    Args:
+        workdir: of one run.
+
+    Returns:
+        ``step`` and every metric, float64 ``(lines,)``, NaN where a line does not have it or it
+        was not finite; empty when there is no file. Lines that cannot be read are left out.
+    """
+    try:
+        lines = (workdir / METRICS_FILE).read_text().splitlines()
+    except FileNotFoundError:
+        return {}
+    rows = [json.loads(line) for line in lines if math.isfinite(_line_step(line))]
+    names = dict.fromkeys(itertools.chain.from_iterable(rows))
+    return {name: np.array([float(row.get(name, "nan")) for row in rows]) for name in names}
 
 
 def _line_step(line: str) -> float:
