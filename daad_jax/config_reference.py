@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 import re
+from typing import Any
 
 from daad_jax.config import SETTINGS, Config
 
@@ -35,7 +36,7 @@ def _settings() -> str:
     return "\n".join([*lines, ""])
 
 
-def _section(prefix: str, section: type) -> str:
+def _section(prefix: str, section: Any) -> str:
     documented = _attributes(section)
     title = f"## `{prefix.removesuffix('.')}`" if prefix else "## Top level"
     lines = [title, "", "| field | type | default | meaning |", "|---|---|---|---|"]
@@ -49,7 +50,7 @@ def _section(prefix: str, section: type) -> str:
     return "\n".join([*lines, ""])
 
 
-def _attributes(section: type) -> dict[str, str]:
+def _attributes(section: Any) -> dict[str, str]:
     """Field descriptions from the ``Attributes`` part of a docstring."""
     text = inspect.getdoc(section) or ""
     _, _, listed = text.partition("Attributes:\n")

@@ -7,7 +7,10 @@ import pkgutil
 import re
 from pathlib import Path
 
+import pytest
+
 import daad_jax
+from daad_jax import config_reference
 
 ROOT = Path(__file__).parent.parent
 
@@ -18,18 +21,22 @@ ORDER = [
     ["memory", "losses"],
     ["generator", "discriminator"],
     ["config"],
+    ["config_reference"],
     ["data"],
     ["sharding"],
     ["state"],
     ["step"],
     ["program"],
     ["checkpoint"],
+    ["tensorboard"],
     ["training"],
     ["metrics"],
     ["controls", "scores"],
     ["scoring"],
     ["evaluation"],
     ["report"],
+    ["page", "plots"],
+    ["html_report"],
     ["cli"],
 ]
 
@@ -87,13 +94,27 @@ def test_modules_import_only_what_stands_before_them():
                 assert rank[room(name)] < rank[own], f"{path.name} imports {name}"
 
 
-def test_only_one_file_imports_orbax():
+@pytest.mark.parametrize(
+    ("package", "file"),
+    [
+        ("orbax", "checkpoint.py"),
+        ("matplotlib", "plots.py"),
+        ("tensorboardX", "tensorboard.py"),
+        ("ml_collections", "cli.py"),
+    ],
+)
+def test_only_one_file_imports(package, file):
     users = {
         path.name
         for path in (ROOT / "daad_jax").rglob("*.py")
-        if any(name.split(".")[0] == "orbax" for name in imports(path))
+        if any(name.split(".")[0] == package for name in imports(path))
     }
-    assert users == {"checkpoint.py"}
+    assert users == {file}
+
+
+def test_the_configuration_page_is_made_from_the_code():
+    page = (ROOT / "docs" / "configuration.md").read_text()
+    assert page == config_reference.render(), "run python -m daad_jax.config_reference"
 
 
 def test_pure_parts_do_not_know_flax():

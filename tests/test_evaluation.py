@@ -24,7 +24,7 @@ def run(tmp_path_factory):
     )
     dataset = tiny_dataset(config)
     train(config, dataset, workdir, log=lambda _: None)
-    return workdir, config, dataset, evaluate(workdir, dataset)
+    return workdir, config, dataset, evaluate(workdir, dataset).summary
 
 
 def test_the_file_holds_every_score_and_control(run):
@@ -66,7 +66,7 @@ def test_the_calibrated_scale_comes_from_held_out_images(run):
 
 def test_evaluating_again_gives_the_same_numbers(run):
     workdir, _, dataset, result = run
-    assert evaluate(workdir, dataset) == result
+    assert evaluate(workdir, dataset).summary == result
 
 
 def test_a_score_does_not_depend_on_its_batch_mates(run):
@@ -114,7 +114,7 @@ def test_without_held_out_images_there_is_only_the_papers_protocol(tmp_path):
         dataset.category, dataset.train, dataset.test, dataset.calibration.take(slice(0))
     )
     train(config, dataset, tmp_path, log=lambda _: None)
-    result = evaluate(tmp_path, dataset)
+    result = evaluate(tmp_path, dataset).summary
     assert set(result["scores"]) == {"R", "A"}
     assert result["scores"]["A"]["image_auroc"] == result["scores"]["R"]["image_auroc"]
     assert result["threshold"] is None
