@@ -331,7 +331,7 @@ def _validate_together(config: Config) -> None:
         )
     if config.data.source == "tfds" and not config.data.name:
         raise ConfigError(
-            "data.name: give the tensorflow-datasets name of a set, --config.data.name=fashion_mnist"
+            "data.name: give a set's name in tensorflow-datasets, --config.data.name=fashion_mnist"
         )
 
 

@@ -19,7 +19,7 @@ from daad_jax.data import originals
 from daad_jax.data.originals import Original, Reader
 
 
-class _OriginalBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+class _OriginalBuilder(tfds.core.GeneratorBasedBuilder):
     """Prepares a set from its original files, in their order."""
 
     VERSION = tfds.core.Version("1.0.0")
@@ -45,9 +45,7 @@ class _OriginalBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
         reader = self._reader or self._download(dl_manager)
-        return {
-            split: self._generate_examples(split, reader) for split in ("train", "test")
-        }
+        return {split: self._generate_examples(split, reader) for split in ("train", "test")}
 
     def _generate_examples(
         self, split: str, reader: Reader
@@ -63,7 +61,7 @@ class _OriginalBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         raise NotImplementedError
 
 
-class DaadMnist(_OriginalBuilder, skip_registration=True):
+class DaadMnist(_OriginalBuilder):
     """MNIST; downloaded from, and checked against, what tensorflow-datasets' `mnist` names."""
 
     original = originals.MNIST
@@ -74,7 +72,7 @@ class DaadMnist(_OriginalBuilder, skip_registration=True):
         return lambda name: Path(paths[name]).read_bytes()
 
 
-class DaadCifar10(_OriginalBuilder, skip_registration=True):
+class DaadCifar10(_OriginalBuilder):
     """CIFAR-10; downloaded from, and checked against, what the library's `cifar10` names."""
 
     original = originals.CIFAR10

@@ -67,15 +67,11 @@ def load_images(encoded: EncodedImages, config: DataConfig, cache: Path | None) 
         def decode(index: int) -> np.ndarray:
             return _decode(encoded, index, encoded.read(index), config)
 
-        pixels = cache_lib.build_entry(
-            cache, key, shape, _in_threads(decode, shape[0], "decoding")
-        )
+        pixels = cache_lib.build_entry(cache, key, shape, _in_threads(decode, shape[0], "decoding"))
     return ImageSet(pixels, encoded.names, sizes, encoded.kinds)
 
 
-def _load_in_memory(
-    encoded: EncodedImages, config: DataConfig, shape: tuple[int, ...]
-) -> ImageSet:
+def _load_in_memory(encoded: EncodedImages, config: DataConfig, shape: tuple[int, ...]) -> ImageSet:
     def decode(index: int) -> tuple[np.ndarray, int]:
         content = encoded.read(index)
         return _decode(encoded, index, content, config), len(content)

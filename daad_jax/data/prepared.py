@@ -8,7 +8,7 @@ import difflib
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from daad_jax.data.encoded import EncodedImages, load_images
 from daad_jax.data.originals import ORIGINALS
 from daad_jax.errors import ConfigError, DataError
 
-INSTALL_TENSORFLOW = "pip install 'daad_jax[tensorflow]'"
+INSTALL_TENSORFLOW = "pip install 'tensorflow-cpu>=2.21'"
 _CATALOG = "https://www.tensorflow.org/datasets/catalog"
 _FORMAT = "array_record"
 _REACH_SECONDS = 10
@@ -114,7 +114,7 @@ def open_original(config: DataConfig) -> Prepared:
     make = builders.BUILDERS[config.source]
     builder = make(reader, data_dir=folder, file_format=_FORMAT)
     hint = f"give the folder with {', '.join(original.all_files)} as --config.data.root=FOLDER"
-    if not builder.is_prepared():
+    if not _is_prepared(builder):
         _prepare(builder, "data.root", original.title, reader is None, hint)
         builder = make(reader, data_dir=folder, file_format=_FORMAT)
     return _open(builder, original.title)
@@ -128,7 +128,7 @@ def open_named(config: DataConfig) -> Prepared:
         DataError: if it cannot be prepared.
     """
     builder = _named_builder(config)
-    if not builder.is_prepared():
+    if not _is_prepared(builder):
         hint = f"copy the set, prepared elsewhere, to {_tfds_dir(config)}"
         _prepare(builder, "data.name", config.name, True, hint)
         builder = _named_builder(config)
@@ -179,11 +179,17 @@ def _prepare(builder: Any, field: str, name: str, downloads: bool, hint: str) ->
             raise DataError(
                 f"{field}: preparing {name} needs TensorFlow, once: {INSTALL_TENSORFLOW}; or {hint}"
             ) from error
-        if builder.is_prepared():
+        if _is_prepared(builder):
             return  # another process was faster, and the rename found its folder
         raise DataError(
-            f"{field}: {name} cannot be prepared under {builder.data_dir} ({_reason(error)}); {hint}"
+            f"{field}: {name} cannot be prepared under {builder.data_dir} ({_reason(error)}); "
+            f"{hint}"
         ) from error
+
+
+def _is_prepared(builder: Any) -> bool:
+    # The builder's own method warns on standard error when the answer is no.
+    return (Path(builder.data_dir) / "dataset_info.json").is_file()
 
 
 def _check_network(urls: Iterable[str], field: str, name: str, hint: str) -> None:
@@ -261,7 +267,10 @@ def _load_split(
 ) -> ImageSet:
     """Decodes the chosen images of a split; `labels` are those of the whole split."""
     records = opened.splits[split]
-    read: Callable[[int], bytes] = lambda index: records[int(chosen[index])][opened.image_key]  # noqa: E731
+
+    def read(index: int) -> bytes:
+        return records[int(chosen[index])][opened.image_key]
+
     encoded = EncodedImages(
         names=[f"{split}/{opened.classes[labels[index]]}/{index:05d}" for index in chosen],
         kinds=one_class.class_kinds(labels[chosen], opened.classes, normal),
