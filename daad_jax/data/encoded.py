@@ -105,7 +105,6 @@ def _fingerprint(encoded: EncodedImages, config: DataConfig) -> tuple[str, np.nd
         "size": config.image_size,
         "channels": config.channels,
         "resize": config.resize,
-        "names": encoded.names,
     }
     total = hashlib.blake2b(json.dumps(decides).encode(), digest_size=16)
     sizes = np.zeros(len(encoded.names), np.int64)
