@@ -15,7 +15,7 @@ from daad_jax.data import encoded, images, load_dataset
 from daad_jax.errors import DataError
 
 REPOSITORY = Path(__file__).parents[2]
-CHILD = """
+CHILD = r"""
 import os, sys, time
 from pathlib import Path
 from daad_jax import config as config_lib
