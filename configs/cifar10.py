@@ -1,7 +1,7 @@
 """CIFAR-10, one class normal: the train split of that class, the whole test split.
 
-``python train.py --config=configs/cifar10.py --config.data.category=ship``: about ten minutes on
-two CPU cores. The set is downloaded; ``--config.data.root=FOLDER`` takes the folder that holds
+``python train.py --config=configs/cifar10.py --config.data.category=ship``: a few minutes on two
+CPU cores. The set is downloaded; ``--config.data.root=FOLDER`` takes the folder that holds
 ``cifar-10-batches-bin`` instead.
 """
 
