@@ -1,4 +1,7 @@
-"""Textures."""
+"""Textures that travel with the scikit-image wheel: trains and evaluates all three.
+
+Command: ``python train.py``, or ``python train.py --config=configs/default.py:daad``.
+"""
 
 from daad_jax import config as config_lib
 from daad_jax.config import Config
@@ -11,14 +14,17 @@ def get_config(setting: str = "daad_plus") -> Config:
     config.data.image_size = 64
     config.data.channels = 1
     config.data.calibration_fraction = 0.1
-    config.score.protocol = "calibrated"
-    config.model.widths = (32, 64, 128, 256)
+    config.model.widths = (32, 64)
+    config.memory.items = 100
+    config.memory.temperature = 0.05
+    if config.memory.division_rates != "pixel":
+        config.memory.division_rates = ((32, 32, 1), (8, 8, 1))
     config.discriminator.width = 32
     config.discriminator.max_width = 256
-    if config.memory.division_rates != "pixel":
-        config.memory.division_rates = ((16, 16, 1), (16, 16, 1), (8, 8, 1), (4, 4, 1))
-    config.memory.temperature = 0.05
-    config.train.steps = 300
+    config.train.steps = 1000
     config.train.learning_rate = 1e-3
+    config.score.protocol = "calibrated"
     config.score.map_sigma = 2.0
+    if config.has_discriminator:
+        config.score.gamma = 0.7
     return config

@@ -87,14 +87,14 @@ def train_step(
     cotangent, metrics = jax.grad(_generator_loss, has_aux=True)(outputs, images, spec)
     generator_grads, _ = pullback(cotangent)
     generator = _update(optimizer, state.generator, generator_grads, aux["generator_stats"])
-    metrics["gradient_norm/generator"] = optax.global_norm(generator_grads)
+    metrics["gradient_norm/generator"] = optax.tree.norm(generator_grads)
 
     discriminator = state.discriminator
     if discriminator is not None:
         cotangent, d_metrics = jax.grad(_discriminator_loss, has_aux=True)(outputs, spec)
         _, discriminator_grads = pullback(cotangent)
         metrics |= d_metrics
-        metrics["gradient_norm/discriminator"] = optax.global_norm(discriminator_grads)
+        metrics["gradient_norm/discriminator"] = optax.tree.norm(discriminator_grads)
         if spec.weights.adv > 0 or spec.alignment_updates_discriminator:
             discriminator = _update(
                 optimizer, discriminator, discriminator_grads, aux["discriminator_stats"]

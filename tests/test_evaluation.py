@@ -1,0 +1,150 @@
+import csv
+import json
+
+import jax
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+import daad_jax
+from daad_jax import report, scoring
+from daad_jax.errors import CheckpointError
+from daad_jax.evaluation import evaluate
+from daad_jax.scoring import Scorer
+from daad_jax.training import train
+from tests.conftest import tiny_config, tiny_dataset
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A trained and evaluated tiny run: workdir, config, dataset, result."""
+    workdir = tmp_path_factory.mktemp("run")
+    config = tiny_config(
+        train__steps=30, data__calibration_fraction=0.2, score__protocol="calibrated"
+    )
+    dataset = tiny_dataset(config)
+    train(config, dataset, workdir, log=lambda _: None)
+    return workdir, config, dataset, evaluate(workdir, dataset)
+
+
+def test_the_file_holds_every_score_and_control(run):
+    workdir, _, dataset, result = run
+    assert json.loads((workdir / "evaluation.json").read_text()) == result
+    assert set(result["scores"]) == {"R", "L", "A", "A_paper"}
+    assert set(result["controls"]) == {"mean", "std", "gradient", "file_size", "pca"}
+    assert result["test_good"] == result["test_defective"] == 10
+    assert 0 <= result["pixel_auroc"] <= 1
+    assert set(result["by_kind"]) == {"square"}
+    assert len(dataset.test) == 20
+
+
+def test_rows_of_the_csv_reproduce_the_aurocs(run):
+    workdir, config, _, result = run
+    rows = list(csv.DictReader((workdir / "scores.csv").open()))
+    labels = np.array([int(row["label"]) for row in rows])
+    columns = {name: np.array([float(row[name]) for row in rows]) for name in result["scores"]}
+    for name, values in columns.items():
+        assert roc_auc_score(labels, values) == result["scores"][name]["image_auroc"]
+    called = np.array([int(row["called_defective"]) for row in rows])
+    np.testing.assert_array_equal(called, columns["A"] >= result["threshold"])
+    scaled = [(columns[name] - columns[name].min()) / np.ptp(columns[name]) for name in ("R", "L")]
+    gamma = config.score.gamma
+    np.testing.assert_allclose(columns["A_paper"], gamma * scaled[0] + (1 - gamma) * scaled[1])
+
+
+def test_the_calibrated_scale_comes_from_held_out_images(run):
+    workdir, config, dataset, result = run
+    detector = daad_jax.load(workdir)
+    held_out = detector.score(dataset.calibration.images)
+    r, ali = held_out.reconstruction_score, held_out.alignment_score
+    gamma = config.score.gamma
+    expected = gamma * (r - r.min()) / np.ptp(r) + (1 - gamma) * (ali - ali.min()) / np.ptp(ali)
+    np.testing.assert_allclose(held_out.anomaly_score, expected, rtol=1e-5, atol=1e-6)
+    assert result["threshold"] == pytest.approx(np.quantile(expected, 0.99), rel=1e-5)
+    assert detector.threshold == result["threshold"]
+
+
+def test_evaluating_again_gives_the_same_numbers(run):
+    workdir, _, dataset, result = run
+    assert evaluate(workdir, dataset) == result
+
+
+def test_a_score_does_not_depend_on_its_batch_mates(run):
+    workdir, _, dataset, _ = run
+    detector = daad_jax.load(workdir)
+    together = detector.score(dataset.test.images)
+    alone = detector.score(dataset.test.images[7:8])
+    mixed = detector.score(dataset.test.images[[0, 7, 13]])
+    for name in ("reconstruction_score", "alignment_score", "anomaly_score", "anomaly_map"):
+        ours = getattr(together, name)[7]
+        np.testing.assert_allclose(getattr(alone, name)[0], ours, rtol=1e-5, atol=1e-7)
+        np.testing.assert_allclose(getattr(mixed, name)[1], ours, rtol=1e-5, atol=1e-7)
+
+
+def test_one_device_and_eight_score_alike(run):
+    workdir, config, dataset, _ = run
+    scores = []
+    for count in (1, 8):
+        mesh = daad_jax.scoring.sharding.make_mesh(jax.devices()[:count])
+        state = scoring.restore_state(workdir, config, mesh)
+        scores.append(Scorer(config, state, mesh)(dataset.test.images))
+    for one, eight in zip(*scores, strict=True):
+        np.testing.assert_allclose(one, eight, rtol=1e-4, atol=1e-6)
+
+
+def test_load_takes_images_of_any_size(run):
+    workdir, _, dataset, _ = run
+    detector = daad_jax.load(workdir)
+    image = dataset.test.images[0]
+    large = image.repeat(2, axis=0).repeat(2, axis=1)
+    colour = np.repeat(image, 3, axis=2)
+    result = detector.score([image, large[..., 0], colour])
+    assert result.anomaly_map.shape == (3, 16, 16)
+    np.testing.assert_allclose(result.reconstruction_score, result.reconstruction_score[0])
+    with pytest.raises(ValueError, match="float64"):
+        detector.score([image / 255.0])
+    with pytest.raises(ValueError, match="no images"):
+        detector.score([])
+
+
+def test_without_held_out_images_there_is_only_the_papers_protocol(tmp_path):
+    config = tiny_config("daad", train__steps=2)
+    dataset = tiny_dataset(config)
+    dataset = type(dataset)(
+        dataset.category, dataset.train, dataset.test, dataset.calibration.take(slice(0))
+    )
+    train(config, dataset, tmp_path, log=lambda _: None)
+    result = evaluate(tmp_path, dataset)
+    assert set(result["scores"]) == {"R", "A"}
+    assert result["scores"]["A"]["image_auroc"] == result["scores"]["R"]["image_auroc"]
+    assert result["threshold"] is None
+    detector = daad_jax.load(tmp_path)
+    assert detector.threshold is None
+    scored = detector.score(dataset.test.images[:2])
+    assert scored.anomaly_score is None
+    assert scored.alignment_score is None
+
+
+def test_a_calibration_of_another_step_is_refused(run, tmp_path):
+    workdir, _, _, _ = run
+    text = (workdir / "calibration.json").read_text()
+    (tmp_path / "calibration.json").write_text(text.replace('"step": 30', '"step": 29'))
+    with pytest.raises(CheckpointError, match="belongs to step 29, the checkpoint to step 30"):
+        scoring.load_calibration(tmp_path, 30)
+    (tmp_path / "calibration.json").write_text("{}")
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        scoring.load_calibration(tmp_path, 30)
+
+
+def test_the_tables_show_the_numbers(run):
+    result = run[3]
+    text = report.evaluation_table(result)
+    for name in ("R", "A (calibrated)", "A (paper)", "pca", "pixel AUROC", "threshold"):
+        assert name in text
+    assert f"{result['scores']['A']['image_auroc']:.4f}" in text
+    other = json.loads(json.dumps(result))
+    other["scores"]["R"]["image_auroc"] = 0.25
+    other["category"], other["pixel_auroc"] = "other", None
+    summary = report.summary_table([result, other])
+    mean = (result["scores"]["R"]["image_auroc"] + 0.25) / 2
+    assert summary.splitlines()[-1].split()[:2] == ["mean", f"{mean:.4f}"]

@@ -1,0 +1,55 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from daad_jax import layers
+
+
+def numpy_conv_transpose(x, kernel):
+    """Scatter every tap: output 2 i + k - 1 receives tap k of input i."""
+    batch, height, width, _ = x.shape
+    out = np.zeros((batch, 2 * height + 2, 2 * width + 2, kernel.shape[-1]))
+    for i in range(height):
+        for j in range(width):
+            for k in range(4):
+                for m in range(4):
+                    out[:, 2 * i + k, 2 * j + m] += x[:, i, j] @ kernel[k, m]
+    return out[:, 1:-1, 1:-1]
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 5, 4), (1, 1, 1, 2), (1, 4, 4, 3)])
+def test_up_sample_is_the_transposed_convolution(shape):
+    x = jax.random.normal(jax.random.key(0), shape)
+    kernel = jax.random.normal(jax.random.key(1), (4, 4, shape[-1], 6))
+    result = jax.jit(layers.up_sample)(x, kernel)
+    expected = numpy_conv_transpose(np.asarray(x, np.float64), np.asarray(kernel, np.float64))
+    np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_up_sample_and_its_gradient_agree_with_lax():
+    x = jax.random.normal(jax.random.key(0), (2, 4, 4, 3))
+    kernel = jax.random.normal(jax.random.key(1), (4, 4, 3, 5))
+
+    def reference(x, kernel):
+        return jax.lax.conv_transpose(
+            x,
+            kernel[::-1, ::-1],
+            (2, 2),
+            ((2, 2), (2, 2)),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
+
+    for argument in (0, 1):
+        ours = jax.grad(lambda *a: jnp.sum(layers.up_sample(*a) ** 3), argument)(x, kernel)
+        theirs = jax.grad(lambda *a: jnp.sum(reference(*a) ** 3), argument)(x, kernel)
+        np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-2)
+
+
+def test_up_conv_adds_its_bias():
+    module = layers.UpConv(2, use_bias=True)
+    x = jax.random.normal(jax.random.key(0), (1, 2, 2, 3))
+    params = module.init(jax.random.key(1), x)["params"]
+    shifted = {**params, "bias": params["bias"] + jnp.array([1.0, 2.0])}
+    difference = module.apply({"params": shifted}, x) - module.apply({"params": params}, x)
+    np.testing.assert_allclose(difference[0, 0, 0], [1.0, 2.0], rtol=1e-5)
