@@ -25,6 +25,8 @@ CHECKPOINTS = "checkpoints"
 _FREE_FIELDS = (
     "data.root",
     "data.memory_limit_mb",
+    "data.cache_dir",
+    "data.tfds_dir",
     "train.steps",
     "train.epochs",
     "train.log_every",

@@ -14,7 +14,7 @@ from ml_collections import config_flags
 from daad_jax import checkpoint, html_report, report, training
 from daad_jax import config as config_lib
 from daad_jax.config import Config
-from daad_jax.data import ALL, Dataset, list_categories, load_dataset
+from daad_jax.data import ALL, Dataset, display_name, list_categories, load_dataset
 from daad_jax.errors import CheckpointError, ConfigError, UserError, suggestion
 from daad_jax.evaluation import evaluate
 
@@ -59,7 +59,8 @@ def train_main(argv: Sequence[str]) -> None:
     results = []
     for (run_config, folder), category in zip(runs, categories, strict=True):
         dataset = load_dataset(run_config, category, folder / "cache")
-        print(f"== {dataset.category}: {len(dataset.train)} training images -> {folder}")
+        where = display_name(folder)
+        print(f"== {dataset.category}: {len(dataset.train)} training images -> {where}")
         training.train(run_config, dataset, folder)
         results.append(_evaluate(folder, dataset))
     _summarize(workdir, [folder for _, folder in runs], results)
@@ -127,7 +128,7 @@ def parse_train_flags(argv: Sequence[str]) -> tuple[Config, Path]:
     path = _config_path(argv)
     name = f"{path.stem}-{config.setting}"
     if config.data.category != ALL:
-        name += f"-{config.data.category or Path(config.data.root).name}"
+        name += f"-{_folder_name(config.data.category or Path(config.data.root).name)}"
     return config, Path(values.workdir or Path("runs") / name)
 
 
@@ -165,8 +166,13 @@ def _plan(config: Config, categories: list[str], workdir: Path) -> list[tuple[Co
     for category in categories:
         own = config_lib.from_dict(config_lib.to_dict(config))
         own.data.category = category
-        planned.append((own, workdir / category))
+        planned.append((own, workdir / _folder_name(category)))
     return planned
+
+
+def _folder_name(category: str) -> str:
+    """A category as the name of one folder; a class may be called "T-shirt/top"."""
+    return category.replace("%", "%25").replace("/", "%2F")
 
 
 def _parse(values: flags.FlagValues, argv: Sequence[str]) -> None:

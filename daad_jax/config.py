@@ -15,7 +15,7 @@ from typing import Any, Optional
 from daad_jax import addressing, discriminator, generator, partition
 from daad_jax.errors import ConfigError, suggestion
 
-SOURCES = ("textures", "mvtec")
+SOURCES = ("textures", "mvtec", "digits", "mnist", "cifar10", "tfds")
 RESIZE_FILTERS = ("area", "nearest", "bilinear", "bicubic", "lanczos")
 
 
@@ -24,9 +24,13 @@ class DataConfig:
     """What is trained and evaluated on.
 
     Attributes:
-        source: "textures" (embedded) or "mvtec" (a folder in the MVTec AD layout).
-        root: folder that holds the categories, or a category itself when `category` is "".
-        category: a category's name, or "all" for each in turn.
+        source: "textures" (embedded), "mvtec" (a folder in the MVTec AD layout), "digits" (in
+            scikit-learn), "mnist", "cifar10", or "tfds" (any labelled set of tensorflow-datasets).
+        root: of "mvtec", the folder that holds the categories, or a category itself when
+            `category` is ""; of "mnist" and "cifar10", the original files, "" to download them.
+        name: of "tfds", the set's name, such as "fashion_mnist".
+        category: a category's name, or "all" for each in turn; in labelled sets the class that
+            counts as normal, by name or number.
         image_size: height and width in pixels that images are resized to.
         channels: 3, grey images repeated, or 1, colour images converted to luminance.
         resize: filter of the resize; "area" averages the pixels that fall on one.
@@ -34,11 +38,16 @@ class DataConfig:
         flip_vertical: whether training images are turned upside down at random.
         calibration_fraction: share of the normal training images held out to fit the scale and
             threshold of the `calibrated` protocol; 0 holds out nothing.
-        memory_limit_mb: decoded images beyond this many MiB are memory-mapped from the workdir.
+        memory_limit_mb: when a split's decoded images are more than this many MiB, they are
+            memory-mapped from `cache_dir`.
+        cache_dir: folder for decoded images; "" is ``cache`` in the workdir.
+        tfds_dir: where tensorflow-datasets keeps prepared sets; "" is its own default,
+            ``~/tensorflow_datasets``.
     """
 
     source: str = "mvtec"
     root: str = ""
+    name: str = ""
     category: str = "all"
     image_size: int = 256
     channels: int = 3
@@ -47,6 +56,8 @@ class DataConfig:
     flip_vertical: bool = True
     calibration_fraction: float = 0.0
     memory_limit_mb: int = 4096
+    cache_dir: str = ""
+    tfds_dir: str = ""
 
 
 @dataclass
@@ -331,6 +342,10 @@ def _validate_together(config: Config) -> None:
     if config.data.source == "mvtec" and not config.data.root:
         raise ConfigError(
             "data.root: give the folder that holds the categories, --config.data.root=FOLDER"
+        )
+    if config.data.source == "tfds" and not config.data.name:
+        raise ConfigError(
+            "data.name: give a set's name in tensorflow-datasets, --config.data.name=fashion_mnist"
         )
 
 

@@ -2,14 +2,12 @@
 
 from pathlib import Path
 
-import numpy as np
-
 from daad_jax.config import Config
-from daad_jax.data import folder, textures
-from daad_jax.data.dataset import Dataset, ImageSet
+from daad_jax.data import digits, folder, one_class, prepared, textures
+from daad_jax.data.dataset import Dataset, ImageSet, display_name
 from daad_jax.errors import ConfigError, DataError, suggestion
 
-__all__ = ["ALL", "Dataset", "ImageSet", "list_categories", "load_dataset"]
+__all__ = ["ALL", "Dataset", "ImageSet", "display_name", "list_categories", "load_dataset"]
 
 ALL = "all"
 
@@ -19,20 +17,19 @@ def list_categories(config: Config) -> list[str]:
 
     Raises:
         ConfigError: if the source has no such category.
-        DataError: if the folder is missing or holds no category.
+        DataError: if the folder is missing or holds no category, or a set cannot be prepared.
     """
-    wanted = config.data.category
-    if config.data.source == "textures":
-        if wanted == ALL:
-            return list(textures.CATEGORIES)
-        if wanted not in textures.CATEGORIES:
+    source, wanted = config.data.source, config.data.category
+    if source == "mvtec":
+        return folder.list_categories(Path(config.data.root)) if wanted == ALL else [wanted]
+    if source == "textures":
+        if wanted != ALL and wanted not in textures.CATEGORIES:
             raise ConfigError(
                 f"data.category: no texture {wanted!r}; {suggestion(wanted, textures.CATEGORIES)}"
             )
-        return [wanted]
-    if wanted != ALL:
-        return [wanted]
-    return folder.list_categories(Path(config.data.root))
+        return list(textures.CATEGORIES) if wanted == ALL else [wanted]
+    classes = list(digits.CLASSES) if source == "digits" else prepared.list_classes(config.data)
+    return classes if wanted == ALL else [classes[one_class.resolve_class(wanted, classes)]]
 
 
 def load_dataset(config: Config, category: str, cache: Path | None = None) -> Dataset:
@@ -41,7 +38,8 @@ def load_dataset(config: Config, category: str, cache: Path | None = None) -> Da
     Args:
         config: the validated config.
         category: one of `list_categories`.
-        cache: folder for the arrays that are too large for memory; None keeps all in memory.
+        cache: folder for the arrays that are too large for memory, unless `data.cache_dir` names
+            one; None keeps all in memory.
 
     Returns:
         The data set.
@@ -50,14 +48,7 @@ def load_dataset(config: Config, category: str, cache: Path | None = None) -> Da
         ConfigError: if the config asks for what the source does not have.
         DataError: if files are missing or damaged, or there are too few training images.
     """
-    if config.data.source == "textures":
-        if config.data.image_size != textures.CROP or config.data.channels != 1:
-            raise ConfigError(
-                f"data.image_size: the textures are {textures.CROP} px with data.channels=1"
-            )
-        dataset = textures.load_textures(category, calibrate=config.data.calibration_fraction > 0)
-    else:
-        dataset = folder.load_folder(config.data, category, _allocator(config, cache))
+    dataset = _load(config, category, cache)
     if len(dataset.train) < config.train.batch_size:
         raise DataError(
             f"train.batch_size: {config.train.batch_size} is more than the {len(dataset.train)} "
@@ -66,12 +57,17 @@ def load_dataset(config: Config, category: str, cache: Path | None = None) -> Da
     return dataset
 
 
-def _allocator(config: Config, cache: Path | None) -> folder.Allocate:
-    def allocate(split: str, shape: tuple[int, ...]) -> np.ndarray:
-        size = int(np.prod(shape))
-        if cache is None or size <= config.data.memory_limit_mb << 20:
-            return np.empty(shape, np.uint8)
-        cache.mkdir(parents=True, exist_ok=True)
-        return np.lib.format.open_memmap(cache / f"{split}.npy", "w+", np.uint8, shape)
-
-    return allocate
+def _load(config: Config, category: str, cache: Path | None) -> Dataset:
+    if config.data.cache_dir:
+        cache = Path(config.data.cache_dir).expanduser()
+    if config.data.source == "mvtec":
+        return folder.load_folder(config.data, category, cache)
+    if config.data.source == "digits":
+        return digits.load_digits(config.data, category)
+    if config.data.source == "textures":
+        if config.data.image_size != textures.CROP or config.data.channels != 1:
+            raise ConfigError(
+                f"data.image_size: the textures are {textures.CROP} px with data.channels=1"
+            )
+        return textures.load_textures(category, calibrate=config.data.calibration_fraction > 0)
+    return prepared.load_prepared(config.data, category, cache)

@@ -1,5 +1,6 @@
 """What a data source hands over: uint8 arrays with their names, labels and masks."""
 
+import os
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -61,3 +62,23 @@ class Dataset:
     test: ImageSet
     calibration: ImageSet
     notes: list[str] = field(default_factory=list)
+
+
+def hold_out(normal: ImageSet, fraction: float) -> tuple[ImageSet, ImageSet]:
+    """Splits normal training images into those to train on and, the last ones, to calibrate on.
+
+    Args:
+        normal: the normal images of a training split.
+        fraction: the share that is held out, rounded up to whole images.
+    """
+    kept = len(normal) - int(np.ceil(len(normal) * fraction))
+    return normal.take(slice(kept)), normal.take(slice(kept, None))
+
+
+def display_name(path: str | os.PathLike[str]) -> str:
+    r"""Returns a file's name as text that can always be written as UTF-8.
+
+    Bytes of the name that are not UTF-8 become escapes such as ``\xff``; all else stays, so what
+    writes the name has to quote or escape it as its own format asks.
+    """
+    return os.fsencode(path).decode("utf-8", "backslashreplace")

@@ -10,18 +10,15 @@
 A plain folder with only ``train/good`` and ``test/{good,bad}`` is the same without masks.
 """
 
-import os
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from daad_jax.config import DataConfig
 from daad_jax.data import images
-from daad_jax.data.dataset import GOOD, Dataset, ImageSet
+from daad_jax.data.dataset import GOOD, Dataset, ImageSet, display_name, hold_out
+from daad_jax.data.encoded import EncodedImages, load_images
 from daad_jax.errors import DataError, suggestion
-
-Allocate = Callable[[str, tuple[int, ...]], np.ndarray]
 
 
 def list_categories(root: Path) -> list[str]:
@@ -42,13 +39,13 @@ def list_categories(root: Path) -> list[str]:
     return names
 
 
-def load_folder(config: DataConfig, category: str, allocate: Allocate) -> Dataset:
+def load_folder(config: DataConfig, category: str, cache: Path | None) -> Dataset:
     """Decodes and resizes every image of one category.
 
     Args:
         config: root, size, channels, filter and calibration fraction.
         category: the category's folder; "" when `config.root` is one itself.
-        allocate: makes the uint8 array that a split's images are decoded into.
+        cache: see `daad_jax.data.encoded.load_images`.
 
     Returns:
         The data set. Calibration images are the last of the sorted training images.
@@ -58,16 +55,13 @@ def load_folder(config: DataConfig, category: str, allocate: Allocate) -> Datase
     """
     root = _category_root(config, category)
     good = _list_images(root / "train" / GOOD)
-    held_out = int(np.ceil(len(good) * config.calibration_fraction))
-    kept = len(good) - held_out
-    train = _load(root, good, [GOOD] * len(good), config, allocate, "train")
     files, kinds = _list_test(root)
-    test = _load(root, files, kinds, config, allocate, "test")
-    masks = _load_masks(root, files, kinds, config.image_size)
+    normal = _load(root, good, [GOOD] * len(good), config, cache)
+    train, calibration = hold_out(normal, config.calibration_fraction)
+    test = _load(root, files, kinds, config, cache)
+    masks = _load_masks(root, files, config.image_size)
     test = ImageSet(test.images, test.names, test.file_sizes, test.kinds, masks)
-    return Dataset(
-        category or root.name, train.take(slice(kept)), test, train.take(slice(kept, None))
-    )
+    return Dataset(display_name(category or root.name), train, test, calibration)
 
 
 def _category_root(config: DataConfig, category: str) -> Path:
@@ -119,44 +113,31 @@ def _list_test(root: Path) -> tuple[list[Path], list[str]]:
     for folder in [root / "test" / GOOD, *defects]:
         listed = _list_images(folder)
         files += listed
-        kinds += [folder.name] * len(listed)
+        kinds += [display_name(folder.name)] * len(listed)
     return files, kinds
 
 
 def _load(
-    root: Path,
-    files: list[Path],
-    kinds: list[str],
-    config: DataConfig,
-    allocate: Allocate,
-    split: str,
+    root: Path, files: list[Path], kinds: list[str], config: DataConfig, cache: Path | None
 ) -> ImageSet:
-    shape = (len(files), config.image_size, config.image_size, config.channels)
-    pixels = allocate(split, shape)
-    sizes = np.zeros(len(files), np.int64)
-    for index, file in enumerate(files):
-        content = images.read_bytes(file)
-        sizes[index] = len(content)
-        pixels[index] = images.decode_image(
-            content,
-            str(file),
-            size=config.image_size,
-            channels=config.channels,
-            resize=config.resize,
-        )
-    names = [os.fspath(file.relative_to(root)) for file in files]
-    return ImageSet(pixels, names, sizes, kinds)
+    encoded = EncodedImages(
+        names=[display_name(file.relative_to(root)) for file in files],
+        kinds=kinds,
+        places=[str(file) for file in files],
+        read=lambda index: images.read_bytes(files[index]),
+    )
+    return load_images(encoded, config, cache)
 
 
-def _load_masks(root: Path, files: list[Path], kinds: list[str], size: int) -> np.ndarray | None:
+def _load_masks(root: Path, files: list[Path], size: int) -> np.ndarray | None:
     """Masks of all test images, false for good ones; None when there is no `ground_truth`."""
     truth = root / "ground_truth"
     if not truth.is_dir():
         return None
     masks = np.zeros((len(files), size, size), dtype=bool)
-    for index, (file, kind) in enumerate(zip(files, kinds, strict=True)):
-        if kind != GOOD:
-            path = _mask_path(truth / kind, file)
+    for index, file in enumerate(files):
+        if file.parent.name != GOOD:
+            path = _mask_path(truth / file.parent.name, file)
             masks[index] = images.decode_mask(images.read_bytes(path), str(path), size=size)
     return masks
 

@@ -1,6 +1,7 @@
 """Decoding image files into uint8 arrays of one shape."""
 
 import io
+import threading
 import warnings
 from pathlib import Path
 
@@ -18,6 +19,8 @@ _FILTERS = {
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
+# Warning filters belong to the process, so only one thread at a time may change them.
+_WARNINGS = threading.Lock()
 
 
 def decode_image(content: bytes, name: str, *, size: int, channels: int, resize: str) -> np.ndarray:
@@ -103,10 +106,10 @@ def read_bytes(path: Path) -> bytes:
 
 def _open(content: bytes, name: str) -> Image.Image:
     try:
-        with warnings.catch_warnings():
+        with _WARNINGS, warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             image = Image.open(io.BytesIO(content))
-            image.load()
+        image.load()
         return ImageOps.exif_transpose(image)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataError(f"{name}: has too many pixels to be decoded safely; remove it") from error

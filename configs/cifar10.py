@@ -1,0 +1,32 @@
+"""CIFAR-10, one class normal: the train split of that class, the whole test split.
+
+``python train.py --config=configs/cifar10.py --config.data.category=ship``: a few minutes on two
+CPU cores. The set is downloaded; ``--config.data.root=FOLDER`` takes the folder that holds
+``cifar-10-batches-bin`` instead.
+"""
+
+from daad_jax import config as config_lib
+from daad_jax.config import Config
+
+
+def get_config(setting: str = "daad_plus") -> Config:
+    """Returns the config of one of the six settings on CIFAR-10."""
+    config = config_lib.from_setting(setting)
+    config.data.source = "cifar10"
+    config.data.image_size = 32
+    config.data.channels = 3
+    config.data.flip_horizontal = False
+    config.data.flip_vertical = False
+    config.data.calibration_fraction = 0.1
+    config.score.protocol = "calibrated"
+    config.model.widths = (32, 64, 128, 256)
+    config.discriminator.width = 32
+    config.discriminator.max_width = 256
+    if config.memory.division_rates != "pixel":
+        config.memory.division_rates = ((8, 8, 1), (4, 4, 1), (4, 4, 1), (2, 2, 1))
+    config.memory.items = 100
+    config.memory.temperature = 0.1
+    config.train.steps = 3000
+    config.train.learning_rate = 1e-3
+    config.score.map_sigma = 1.0
+    return config
