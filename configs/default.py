@@ -18,11 +18,12 @@ def get_config(setting: str = "daad_plus") -> Config:
     config.memory.items = 100
     config.memory.temperature = 0.05
     if config.memory.division_rates != "pixel":
-        config.memory.division_rates = ((32, 32, 1), (8, 8, 1))
-    config.discriminator.width = 32
-    config.discriminator.max_width = 256
-    config.train.steps = 1000
-    config.train.learning_rate = 1e-3
+        config.memory.division_rates = ((32, 32, 1), (16, 16, 1))
+    config.discriminator.width = 16
+    config.discriminator.max_width = 128
+    config.train.steps = 1200
+    config.train.batch_size = 16
+    config.train.learning_rate = 2e-3
     config.score.protocol = "calibrated"
     config.score.map_sigma = 2.0
     if config.has_discriminator:

@@ -161,7 +161,7 @@ def _strip(
 ) -> tuple[Array, Array]:
     """A strip that slid along its length; the gap that it left lies in shadow."""
     del others
-    thickness, length, shift = rng.integers(4, 8), rng.integers(14, 21), rng.integers(5, 10)
+    thickness, length, shift = rng.integers(5, 8), rng.integers(12, 18), rng.integers(7, 12)
     across = rng.random() < 0.5
     moved = (crop.T if across else crop).copy()
     top, left = rng.integers(0, CROP - thickness), rng.integers(0, CROP - length - shift)
