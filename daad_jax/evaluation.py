@@ -187,7 +187,7 @@ def _write_scores(
     if calibration is not None:
         values = named["A" if "A_calibrated" not in named else "A_calibrated"]
         verdict = values >= calibration.threshold
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         writer = csv.writer(file)
         header = ["image", "kind", "label", *named]
         writer.writerow(header if verdict is None else [*header, "called_defective"])

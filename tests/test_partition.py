@@ -75,8 +75,8 @@ def test_rates_for_all_scales_per_scale_and_pixel():
         ((12, 8, 1), r"rate 12 does not divide the height of scale 1, 32 x 32 x 8"),
         ((8, 8, 16), r"rate 16 does not divide the channels of scale 1"),
         ("pixels", "'pixels' is not 'pixel'"),
-        ((8, 8, 1, 1), "is not 'pixel', three numbers"),
-        ((8, 8, 0), "8 for scale 1 is not 'pixel'"),
+        ((8, 8), "8 for scale 1 is not 'pixel'"),
+        ((8, 8, 0), "is not 'pixel', three numbers"),
         (["pixel", "x"], "'x' for scale 2"),
     ],
 )
