@@ -1,0 +1,29 @@
+"""Your own folder of images: 64 px, minutes on two CPU cores, with a threshold.
+
+``python train.py --config=configs/folder.py --config.data.root=FOLDER --config.data.category=``
+
+Layouts are in ``docs/datasets.md``. This is not the paper's setting, which is ``mvtec.py``.
+"""
+
+from daad_jax import config as config_lib
+from daad_jax.config import Config
+
+
+def get_config(setting: str = "daad_plus") -> Config:
+    """Returns the config of one of the six settings on a folder of images."""
+    config = config_lib.from_setting(setting)
+    config.data.source = "mvtec"
+    config.data.image_size = 64
+    config.data.calibration_fraction = 0.1
+    config.model.widths = (32, 64, 128)
+    config.memory.items = 100
+    config.memory.temperature = 0.05
+    if config.memory.division_rates != "pixel":
+        config.memory.division_rates = (8, 8, 1)
+    config.discriminator.width = 16
+    config.discriminator.max_width = 128
+    config.train.steps = 3000
+    config.train.learning_rate = 1e-3
+    config.score.protocol = "calibrated"
+    config.score.map_sigma = 2.0
+    return config

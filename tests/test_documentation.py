@@ -1,0 +1,107 @@
+"""Every command and snippet of README.md and docs/ is run, on small images and with few steps."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from daad_jax import cli
+from daad_jax import config as config_lib
+from tests.data.test_folder import make_category
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+CONFIGS = sorted((ROOT / "configs").glob("*.py"))
+QUICK = ["--config.train.steps=2", "--config.score.bootstrap_samples=10"]
+
+
+def blocks(path, language):
+    return re.findall(rf"```{language}\n(.*?)```", path.read_text(), re.DOTALL)
+
+
+def commands(path, script):
+    """Calls of a script in code, fenced or inline, without comments and continuations."""
+    text = path.read_text().replace("\\\n", " ")
+    return [shlex.split(line) for line in re.findall(rf"python {script}[^`\n#]*", text)]
+
+
+TRAIN_COMMANDS = [
+    (path.name, command) for path in [*PAGES, *CONFIGS] for command in commands(path, r"train\.py")
+]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A folder that looks like a clone, with a part's pictures in it."""
+    folder = tmp_path_factory.mktemp("clone")
+    for name in ("train.py", "eval.py", "configs", "daad_jax"):
+        (folder / name).symlink_to(ROOT / name)
+    make_category(folder, "my_part", masks=False)
+    (folder / "my_part/test/bent").rename(folder / "my_part/test/bad")
+    return folder
+
+
+def run(arguments, home):
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=home,
+        env={**os.environ, "PYTHONPATH": os.fspath(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_there_is_something_to_test():
+    assert len(TRAIN_COMMANDS) >= 8
+    assert len(blocks(ROOT / "README.md", "python")) >= 3
+
+
+@pytest.mark.parametrize(("page", "command"), TRAIN_COMMANDS)
+def test_every_train_command_is_understood(page, command, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    config, _ = cli.parse_train_flags(command[1:])
+    config.data.root = config.data.root or "FOLDER"
+    config_lib.validate(config)
+
+
+def test_the_commands_and_snippets_of_the_readme_run(home):
+    readme = ROOT / "README.md"
+    lines = [line for block in blocks(readme, "bash") for line in block.splitlines()]
+    scripts = [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("python ")]
+    assert ["train.py"] in scripts
+    for arguments in scripts:
+        quick = QUICK if arguments[0] == "train.py" else []
+        # A batch of nine training pictures at most: the fabricated part has ten.
+        result = run([*arguments, *quick], home)
+        assert result.returncode == 0, (arguments, result.stderr[-2000:])
+    assert (home / "runs/default-daad_plus/report.html").exists()
+    for index, snippet in enumerate(blocks(readme, "python")):
+        result = run(["-c", snippet], home)
+        assert result.returncode == 0, (index, result.stderr[-2000:])
+        assert result.stdout.strip() or "print" not in snippet
+    assert (home / "heat.png").exists()
+
+
+@pytest.mark.parametrize("path", [page for page in PAGES if page.name != "README.md"])
+def test_snippets_of_the_other_pages_run(path, home):
+    for snippet in blocks(path, "python"):
+        result = run(["-c", snippet], home)
+        assert result.returncode == 0, result.stderr[-2000:]
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_links_lead_somewhere(path):
+    for target in re.findall(r"\]\((?!http|#)([^)#]+)", path.read_text()):
+        assert (path.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("path", [ROOT / "docs" / "method.md"])
+def test_functions_that_are_named_exist(path):
+    for name in re.findall(r"`daad_jax\.(\w+)\.(\w+)", path.read_text()):
+        module = __import__(f"daad_jax.{name[0]}", fromlist=[name[1]])
+        assert hasattr(module, name[1]), name
