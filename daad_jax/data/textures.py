@@ -1,9 +1,10 @@
 """The embedded textures: crops of three photographs, with defects made from real pixels.
 
 The photographs (brick, grass, gravel; 512 x 512 grey) travel in the scikit-image wheel, so nothing
-is downloaded. Each is cut into horizontal regions that do not touch one another's pixels: rows 0 to
-255 to train, 256 to 319 to calibrate, 320 to 511 to test. Everything is drawn from fixed seeds:
-the same version makes the same pixels on every machine.
+is downloaded. Each is cut into regions that share no pixel: rows 160 to 255 and 416 to 511 to test;
+of the rest, columns 0 to 95 to calibrate and the others to train. So both halves of a photograph
+are trained on and tested on. Everything is drawn from fixed seeds: the same version makes the same
+pixels on every machine.
 """
 
 import io
@@ -30,9 +31,11 @@ Array = np.ndarray
 # changed crop and its mask.
 Defect = Callable[[Array, Array, list[Array], np.random.Generator], tuple[Array, Array]]
 
-_TRAIN_ROWS = (0, 256)
-_CALIBRATION_ROWS = (256, 320)
-_TEST_ROWS = (320, 512)
+Region = tuple[int, int, int, int]
+# Top, bottom, left and right of each part of a region, in pixels.
+TRAIN_REGION: tuple[Region, ...] = ((0, 160, 96, 512), (256, 416, 96, 512))
+CALIBRATION_REGION: tuple[Region, ...] = ((0, 160, 0, 96), (256, 416, 0, 96))
+TEST_REGION: tuple[Region, ...] = ((160, 256, 0, 512), (416, 512, 0, 512))
 
 
 def load_textures(category: str, *, calibrate: bool) -> Dataset:
@@ -50,8 +53,10 @@ def load_textures(category: str, *, calibrate: bool) -> Dataset:
     own = photographs[category]
     others = [photographs[name] for name in CATEGORIES if name != category]
     rng = np.random.default_rng([2021, CATEGORIES.index(category)])
-    train = _normal_set("train", _crops(own, _TRAIN_ROWS, TRAIN_CROPS, rng))
-    calibration = _normal_set("calibration", _crops(own, _CALIBRATION_ROWS, CALIBRATION_CROPS, rng))
+    train = _normal_set("train", _crops(own, TRAIN_REGION, TRAIN_CROPS, rng))
+    calibration = _normal_set(
+        "calibration", _crops(own, CALIBRATION_REGION, CALIBRATION_CROPS, rng)
+    )
     test = _test_set(own, others, rng)
     return Dataset(category, train, test, calibration if calibrate else calibration.take(slice(0)))
 
@@ -64,10 +69,10 @@ def read_photograph(name: str) -> np.ndarray:
 
 
 def _test_set(own: np.ndarray, others: list[np.ndarray], rng: np.random.Generator) -> ImageSet:
-    good = _normal_set("test/good", _crops(own, _TEST_ROWS, TEST_GOOD, rng))
+    good = _normal_set("test/good", _crops(own, TEST_REGION, TEST_GOOD, rng))
     images, masks, names, kinds = [], [], [], []
     for kind, make in _DEFECTS.items():
-        for index, crop in enumerate(_crops(own, _TEST_ROWS, TEST_PER_KIND, rng)):
+        for index, crop in enumerate(_crops(own, TEST_REGION, TEST_PER_KIND, rng)):
             image, mask = _visible_defect(make, crop, own, others, rng)
             images.append(image)
             masks.append(mask)
@@ -104,16 +109,15 @@ def _normal_set(prefix: str, crops: np.ndarray) -> ImageSet:
 
 
 def _crops(
-    photograph: np.ndarray, rows: tuple[int, int], count: int, rng: np.random.Generator
-) -> np.ndarray:
-    tops = rng.integers(rows[0], rows[1] - CROP + 1, size=count)
-    lefts = rng.integers(0, photograph.shape[1] - CROP + 1, size=count)
-    return np.stack(
-        [
-            photograph[top : top + CROP, left : left + CROP]
-            for top, left in zip(tops, lefts, strict=True)
-        ]
-    )
+    photograph: Array, region: tuple[Region, ...], count: int, rng: np.random.Generator
+) -> Array:
+    """Crops at random places of a region, each part as often as any other."""
+    crops = []
+    for part in rng.integers(len(region), size=count):
+        top, bottom, left, right = region[part]
+        y, x = rng.integers(top, bottom - CROP + 1), rng.integers(left, right - CROP + 1)
+        crops.append(photograph[y : y + CROP, x : x + CROP])
+    return np.stack(crops)
 
 
 def png_sizes(images: np.ndarray) -> np.ndarray:
@@ -145,7 +149,8 @@ def _patch(
     del own
     mask = _blob(rng)
     other = others[rng.integers(len(others))]
-    foreign = _crops(shrink(other), (0, other.shape[0] // 2), 1, rng)[0]
+    small = shrink(other)
+    foreign = _crops(small, ((0, small.shape[0], 0, small.shape[1]),), 1, rng)[0]
     standard = (foreign - foreign[mask].mean()) / (foreign[mask].std() + 1e-6)
     return np.where(mask, crop[mask].mean() + standard * crop.std(), crop), mask
 

@@ -9,32 +9,36 @@ def dataset(request):
     return textures.load_textures(request.param, calibrate=True)
 
 
-def positions(photograph, crops):
-    """Row of each crop in its photograph, by exact search of its first row of pixels."""
-    rows = []
+def places(photograph, crop):
+    """Tops and lefts of a crop in its photograph, by exact search of its first row of pixels."""
     windows = np.lib.stride_tricks.sliding_window_view(photograph, textures.CROP, axis=1)
-    for crop in crops:
-        hits = np.argwhere((windows == crop[0]).all(axis=-1))
-        rows.append(
-            [
-                top
-                for top, left in hits
-                if (photograph[top : top + 64, left : left + 64] == crop).all()
-            ]
-        )
-    return rows
+    for top, left in np.argwhere((windows == crop[0]).all(axis=-1)):
+        if (photograph[top : top + 64, left : left + 64] == crop).all():
+            yield top, left
 
 
-def test_splits_come_from_disjoint_rows(dataset):
+def test_regions_share_no_pixel():
+    covered = np.zeros((512, 512), int)
+    for region in (textures.TRAIN_REGION, textures.CALIBRATION_REGION, textures.TEST_REGION):
+        for top, bottom, left, right in region:
+            covered[top:bottom, left:right] += 1
+    assert (covered == 1).all()
+
+
+def test_crops_come_from_their_regions(dataset):
     photograph = textures.read_photograph(dataset.category)
     good = dataset.test.images[dataset.test.labels == 0][:20, ..., 0]
-    for crops, (first, end) in (
-        (dataset.train.images[:20, ..., 0], (0, 256)),
-        (dataset.calibration.images[:20, ..., 0], (256, 320)),
-        (good, (320, 512)),
+    for crops, region in (
+        (dataset.train.images[:20, ..., 0], textures.TRAIN_REGION),
+        (dataset.calibration.images[:20, ..., 0], textures.CALIBRATION_REGION),
+        (good, textures.TEST_REGION),
     ):
-        for tops in positions(photograph, crops):
-            assert any(first <= top and top + 64 <= end for top in tops)
+        for crop in crops:
+            assert any(
+                top <= y and y + 64 <= bottom and left <= x and x + 64 <= right
+                for y, x in places(photograph, crop)
+                for top, bottom, left, right in region
+            )
 
 
 def test_defects_are_counted_masked_and_of_the_allowed_area(dataset):
