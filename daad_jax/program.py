@@ -44,7 +44,8 @@ class Program(NamedTuple):
         init: jitted ``(key, uint8 images) -> state``, created sharded.
         step: compiled ``(state, uint8 images, key) -> (state, metrics)``; the state is donated.
         parameters: parameter counts, see `daad_jax.state.count_parameters`.
-        memory_bytes: what a step needs on one device, by the compiler's own account.
+        memory_bytes: what training needs on one device, by the compiler's own account of a step; on a
+            CPU with the copy that a checkpoint is written from.
     """
 
     networks: Networks
@@ -105,7 +106,7 @@ def _build(fingerprint: str, mesh: Mesh) -> Program:
         donate_argnums=0,
     )
     compiled = step.lower(shapes, images, key).compile()
-    memory_bytes = _step_memory(compiled, shapes)
+    memory_bytes = _step_memory(compiled, shapes, mesh)
     check_memory(memory_bytes, mesh, config)
     return Program(
         networks,
@@ -118,7 +119,8 @@ def _build(fingerprint: str, mesh: Mesh) -> Program:
     )
 
 
-def _step_memory(compiled: jax.stages.Compiled, shapes: TrainState) -> int:
+def _step_memory(compiled: jax.stages.Compiled, shapes: TrainState, mesh: Mesh) -> int:
+    """A step's memory; on a CPU also the copy of the state that a save in the background holds."""
     analysis = compiled.memory_analysis()
     state = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
     if analysis is None:
@@ -129,7 +131,8 @@ def _step_memory(compiled: jax.stages.Compiled, shapes: TrainState) -> int:
         - analysis.alias_size_in_bytes
         + analysis.temp_size_in_bytes
     )
-    return max(int(used), state)
+    copy = state if mesh.devices.flat[0].platform == "cpu" else 0
+    return max(int(used), state) + copy
 
 
 def check_memory(needed: int, mesh: Mesh, config: Config) -> None:
