@@ -25,6 +25,4 @@ def get_config(setting: str = "daad_plus") -> Config:
     config.train.learning_rate = 2e-3
     config.score.protocol = "calibrated"
     config.score.map_sigma = 2.0
-    if config.has_discriminator:
-        config.score.gamma = 0.7
     return config
