@@ -1,9 +1,11 @@
 """Checkpoints: the state by Orbax, the config beside them as JSON. Only this file imports Orbax.
 
-A workdir holds ``config.json``, ``checkpoints/<step>``, and what training and evaluation write.
+A workdir holds ``config.json``, ``images.json`` (a fingerprint of the training images),
+``checkpoints/<step>``, and what training and evaluation write.
 """
 
 import dataclasses
+import hashlib
 import json
 import logging
 import os
@@ -11,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 
 from daad_jax import config as config_lib
@@ -19,6 +22,7 @@ from daad_jax.errors import CheckpointError, ConfigError
 from daad_jax.state import TrainState
 
 CONFIG_FILE = "config.json"
+IMAGES_FILE = "images.json"
 CHECKPOINTS = "checkpoints"
 
 # Fields that may change between one run of a workdir and the next without changing the result.
@@ -92,12 +96,50 @@ class Checkpoints:
         return _from_tree(tree, shapes)
 
 
-def save_config(workdir: Path, config: Config) -> None:
-    """Writes ``config.json``, whole or not at all."""
+def save_config(workdir: Path, config: Config, images: np.ndarray) -> None:
+    """Writes ``images.json`` and ``config.json``, each whole or not at all.
+
+    Args:
+        workdir: the run's folder, made if it is missing.
+        config: the run's.
+        images: uint8 ``(n, H, W, C)``, its training images; their fingerprint is kept.
+    """
     workdir.mkdir(parents=True, exist_ok=True)
-    partial = workdir / f".{CONFIG_FILE}.partial"
-    partial.write_text(json.dumps(config_lib.to_dict(config), indent=2) + "\n")
-    os.replace(partial, workdir / CONFIG_FILE)
+    _write_json(workdir / IMAGES_FILE, _fingerprint(images))
+    _write_json(workdir / CONFIG_FILE, config_lib.to_dict(config))
+
+
+def check_same_images(workdir: Path, images: np.ndarray) -> None:
+    """Checks that a run's training images are still the same; a new workdir takes any.
+
+    Raises:
+        CheckpointError: if they are not.
+    """
+    path = workdir / IMAGES_FILE
+    if not path.exists():
+        return
+    try:
+        old = json.loads(path.read_text())
+    except ValueError as error:
+        raise CheckpointError(f"{path}: cannot be read as JSON; restore it ({error})") from error
+    if old != _fingerprint(images):
+        raise CheckpointError(
+            f"{workdir}: was trained on {old.get('count')} other images than the {len(images)} "
+            "that the config leads to now; choose another --workdir or restore the images"
+        )
+
+
+def _fingerprint(images: np.ndarray) -> dict[str, Any]:
+    digest = hashlib.blake2b(digest_size=16)
+    for start in range(0, len(images), 256):
+        digest.update(np.ascontiguousarray(images[start : start + 256]).tobytes())
+    return {"count": len(images), "blake2b": digest.hexdigest()}
+
+
+def _write_json(path: Path, values: dict[str, Any]) -> None:
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(json.dumps(values, indent=2) + "\n")
+    os.replace(partial, path)
 
 
 def load_config(workdir: Path) -> Config:
@@ -131,6 +173,8 @@ def check_same_run(workdir: Path, config: Config) -> None:
     Raises:
         CheckpointError: naming the first field that differs.
     """
+    if workdir.exists() and not workdir.is_dir():
+        raise CheckpointError(f"{workdir}: is a file; give a folder as --workdir")
     if not (workdir / CONFIG_FILE).exists():
         if workdir.is_dir() and (workdir / CHECKPOINTS).exists():
             raise CheckpointError(f"{workdir}: checkpoints without {CONFIG_FILE}; restore it")

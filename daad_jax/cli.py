@@ -38,6 +38,8 @@ def run(main: Callable[[Sequence[str]], None], argv: Sequence[str]) -> int:
         return _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
         return _fail("interrupted; the same command goes on from the last checkpoint", 130)
+    except MemoryError:
+        return _fail("out of memory; lower data.image_size or data.memory_limit_mb", 1)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         return _fail(f"{where}{error.strerror or error}", 1)
@@ -78,12 +80,13 @@ def eval_main(argv: Sequence[str]) -> None:
     if not values.workdir:
         raise ConfigError("--workdir: give the folder that train.py wrote to")
     results = []
-    folders = find_runs(Path(values.workdir))
+    workdir = Path(values.workdir).expanduser()
+    folders = find_runs(workdir)
     for folder in folders:
         config = checkpoint.load_config(folder)
         dataset = load_dataset(config, config.data.category, folder / "cache")
         results.append(_evaluate(folder, dataset))
-    _summarize(Path(values.workdir), folders, results)
+    _summarize(workdir, folders, results)
 
 
 def find_runs(workdir: Path) -> list[Path]:
@@ -99,6 +102,15 @@ def find_runs(workdir: Path) -> list[Path]:
     runs = sorted(path.parent for path in workdir.glob(f"*/{checkpoint.CONFIG_FILE}"))
     if not runs:
         raise CheckpointError(f"{workdir}: no run there; train first with train.py --workdir")
+    first = checkpoint.load_config(runs[0])
+    for run in runs[1:]:
+        other = checkpoint.load_config(run)
+        other.data.category = first.data.category
+        if other != first:
+            raise CheckpointError(
+                f"{workdir}: {runs[0].name} and {run.name} differ in more than the category; give "
+                "the --workdir of one of them"
+            )
     return runs
 
 
@@ -113,23 +125,39 @@ def parse_train_flags(argv: Sequence[str]) -> tuple[Config, Path]:
     """
     _check_overrides(argv)
     values = flags.FlagValues()
-    config_flags.DEFINE_config_file(
-        "config",
-        os.fspath(_DEFAULT_CONFIG),
-        "Config file, and after a colon one of the settings.",
-        flag_values=values,
-        sys_argv=list(argv),
-    )
     flags.DEFINE_string("workdir", None, "Where the run is kept.", flag_values=values)
-    _parse(values, argv)
-    config = values.config
-    if not isinstance(config, Config):
-        raise ConfigError("--config: get_config() must return a daad_jax.config.Config")
     path = _config_path(argv)
+    # The loader reuses the module of the last config file, and what was defined there.
+    sys.modules.pop("config_config", None)
+    try:
+        config_flags.DEFINE_config_file(
+            "config",
+            os.fspath(_DEFAULT_CONFIG),
+            "Config file, and after a colon one of the settings.",
+            flag_values=values,
+            sys_argv=list(argv),
+        )
+        _parse(values, argv)
+        config = values.config
+    except UserError:
+        raise
+    except Exception as error:  # A config file is Python: it can fail in any way.
+        raise ConfigError(f"--config: {path} cannot be used ({error!r}); mend it") from error
+    if not isinstance(config, Config):
+        raise ConfigError(f"--config: get_config() of {path} must return a daad_jax Config")
+    config.data.root = os.path.expanduser(config.data.root)
+    if _overridden(argv, "train.epochs"):
+        if _overridden(argv, "train.steps"):
+            raise ConfigError("train.epochs: give it or train.steps, not both")
+        config.train.steps = None
     name = f"{path.stem}-{config.setting}"
     if config.data.category != ALL:
-        name += f"-{_folder_name(config.data.category or Path(config.data.root).name)}"
-    return config, Path(values.workdir or Path("runs") / name)
+        name += f"-{_folder_name(config.data.category or Path(config.data.root).resolve().name)}"
+    return config, Path(values.workdir or Path("runs") / name).expanduser()
+
+
+def _overridden(argv: Sequence[str], field: str) -> bool:
+    return any(re.match(rf"--?config\.{re.escape(field)}(=|$)", argument) for argument in argv)
 
 
 def _evaluate(folder: Path, dataset: Dataset) -> dict[str, Any]:
@@ -149,7 +177,7 @@ def _summarize(workdir: Path, folders: list[Path], results: list[dict[str, Any]]
 
 def _write_report(write: Callable[[], Path]) -> None:
     try:
-        print(f"report: {write()}", end="\n\n", flush=True)
+        print(f"report: {display_name(write())}", end="\n\n", flush=True)
     except Exception as error:  # No picture is worth the categories that are still to be trained.
         print(
             f"warning: {html_report.REPORT_FILE} could not be written: {error!r}",
@@ -159,9 +187,25 @@ def _write_report(write: Callable[[], Path]) -> None:
 
 
 def _plan(config: Config, categories: list[str], workdir: Path) -> list[tuple[Config, Path]]:
-    """Each category's own config and folder."""
+    """Each category's own config and folder.
+
+    Raises:
+        CheckpointError: if the workdir holds a run of one category where all are asked for, or
+            the other way round.
+    """
+    single = workdir / checkpoint.CONFIG_FILE
     if config.data.category != ALL:
+        others = sorted(workdir.glob(f"*/{checkpoint.CONFIG_FILE}"))
+        if others and not single.exists():
+            raise CheckpointError(
+                f"{workdir}: holds runs of several categories, {display_name(others[0])} for one; "
+                "choose another --workdir"
+            )
         return [(config, workdir)]
+    if single.exists():
+        raise CheckpointError(
+            f"{workdir}: holds the run of one category; choose another --workdir for all of them"
+        )
     planned = []
     for category in categories:
         own = config_lib.from_dict(config_lib.to_dict(config))
@@ -183,7 +227,9 @@ def _parse(values: flags.FlagValues, argv: Sequence[str]) -> None:
             f"--{error.flagname}: no such flag; {_flag_hint(values, error)}"
         ) from error
     except (flags.Error, ValueError, TypeError) as error:
-        raise ConfigError(str(error).strip().splitlines()[0]) from error
+        # A config file's own trouble comes as its whole trace, the reason in the last line.
+        lines = str(error).strip().splitlines()
+        raise ConfigError(lines[0] if len(lines) < 3 else f"{lines[0]} {lines[-1]}") from error
     if len(rest) > 1:
         raise ConfigError(f"{rest[1]}: not understood; flags begin with -- and use =")
 
@@ -196,6 +242,8 @@ def _flag_hint(values: flags.FlagValues, error: flags.UnrecognizedFlagError) -> 
 
 def _check_overrides(argv: Sequence[str]) -> None:
     path = _config_path(argv)
+    if path.is_file() and path.suffix != ".py":
+        raise ConfigError(f"--config: {path} is not a Python file; give one like configs/folder.py")
     if not path.is_file():
         known = sorted(file.name for file in _DEFAULT_CONFIG.parent.glob("*.py"))
         raise ConfigError(
@@ -203,7 +251,7 @@ def _check_overrides(argv: Sequence[str]) -> None:
         )
     fields = config_lib.field_types()
     for argument in argv[1:]:
-        match = re.match(r"--?(?:no)?config\.([^=]+)", argument)
+        match = re.match(r"--?(?:no)?config\.([^=]*)", argument)
         if match and match[1] not in fields:
             raise ConfigError(
                 f"--config.{match[1]}: no such config field; {suggestion(match[1], fields)}"

@@ -37,7 +37,8 @@ class DataConfig:
         flip_horizontal: whether training images are mirrored at random.
         flip_vertical: whether training images are turned upside down at random.
         calibration_fraction: share of the normal training images held out to fit the scale and
-            threshold of the `calibrated` protocol; 0 holds out nothing.
+            threshold of the `calibrated` protocol, at least two; 0 holds out nothing. The
+            textures have a region of their own for it, whatever the share.
         memory_limit_mb: when a split's decoded images are more than this many MiB, they are
             memory-mapped from `cache_dir`.
         cache_dir: folder for decoded images; "" is ``cache`` in the workdir.
@@ -353,6 +354,10 @@ def _at_least(low: float) -> tuple[Callable[[Any], bool], str]:
     return (lambda value: value >= low, f"must be at least {low}")
 
 
+def _between(low: float, high: float) -> tuple[Callable[[Any], bool], str]:
+    return (lambda value: low <= value <= high, f"must lie from {low} to {high}")
+
+
 def _above(low: float) -> tuple[Callable[[Any], bool], str]:
     return (lambda value: low < value < float("inf"), f"must be a finite number above {low}")
 
@@ -369,7 +374,7 @@ def _share(*, closed: bool) -> tuple[Callable[[Any], bool], str]:
 
 _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "seed": (lambda value: 0 <= value < 2**32, "must lie from 0 to 4294967295"),
-    "data.image_size": _at_least(2),
+    "data.image_size": _between(2, 8192),
     "data.channels": (lambda value: value in (1, 3), "must be 1 or 3"),
     "data.calibration_fraction": _share(closed=False),
     "data.memory_limit_mb": _at_least(0),
@@ -392,7 +397,7 @@ _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "score.gamma": _share(closed=True),
     "score.map_sigma": _weight(),
     "score.threshold_quantile": _share(closed=True),
-    "score.batch_size": _at_least(1),
+    "score.batch_size": _between(1, 4096),
     "score.bootstrap_samples": _at_least(1),
 }
 _CHOICES: dict[str, Iterable[str]] = {

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.special import entr
 
 from daad_jax import controls, metrics, scores, scoring, sharding
-from daad_jax.checkpoint import load_config
+from daad_jax.checkpoint import check_same_images, load_config
 from daad_jax.config import Config
 from daad_jax.data import Dataset
 from daad_jax.memory import ItemUsage
@@ -57,9 +57,10 @@ def evaluate(
         ``controls`` and ``memory`` (see `summarize_usage`).
 
     Raises:
-        CheckpointError: if the workdir has no sound checkpoint.
+        CheckpointError: if the workdir has no sound checkpoint, or the images are others.
     """
     config = load_config(workdir)
+    check_same_images(workdir, dataset.train.images)
     mesh = mesh or sharding.make_mesh()
     state = scoring.restore_state(workdir, config, mesh)
     step = int(state.step)

@@ -44,8 +44,8 @@ class Program(NamedTuple):
         init: jitted ``(key, uint8 images) -> state``, created sharded.
         step: compiled ``(state, uint8 images, key) -> (state, metrics)``; the state is donated.
         parameters: parameter counts, see `daad_jax.state.count_parameters`.
-        memory_bytes: what training needs on one device, by the compiler's own account of a step; on a
-            CPU with the copy that a checkpoint is written from.
+        memory_bytes: what training needs on one device, by the compiler's own account of a step;
+            on a CPU with the copy that a checkpoint is written from.
     """
 
     networks: Networks

@@ -13,7 +13,7 @@ import numpy as np
 from daad_jax import scores, sharding
 from daad_jax.checkpoint import Checkpoints, load_config
 from daad_jax.config import Config
-from daad_jax.data.images import resize_array
+from daad_jax.data.images import decode_image, read_bytes, resize_array
 from daad_jax.errors import CheckpointError
 from daad_jax.memory import ItemUsage, item_usage
 from daad_jax.scores import Scale
@@ -205,33 +205,38 @@ class Detector:
         """Scores images.
 
         Args:
-            images: uint8 in 0 to 255: ``(n, H, W, C)``, ``(n, H, W)``, or a sequence of
-                ``(H, W)`` or ``(H, W, C)`` arrays of any sizes; C is 1 or 3. They are resized and
-                converted as the training images were.
+            images: a sequence of image files' paths, or of uint8 arrays ``(H, W)`` or
+                ``(H, W, C)`` in 0 to 255 and of any sizes, C 1 or 3; or one array
+                ``(n, H, W, C)``. They are resized and converted as the training images were.
 
         Returns:
             A `Result` for the n images.
 
         Raises:
-            ValueError: for another dtype or shape, or no image at all.
+            ValueError: for another dtype or shape, a single image, or no image at all.
+            DataError: if a file cannot be read or is no image; the message names it.
         """
-        data = self.config.data
-        prepared = [_check_image(image) for image in images]
+        if isinstance(images, (str, Path)) or (isinstance(images, np.ndarray) and images.ndim < 4):
+            raise ValueError("one image? put it into a list")
+        prepared = [self._prepare(image) for image in images]
         if not prepared:
             raise ValueError("no images to score")
-        resized = np.stack(
-            [
-                resize_array(
-                    image, size=data.image_size, channels=data.channels, resize=data.resize
-                )
-                for image in prepared
-            ]
-        )
-        raw = self._scorer(resized)
+        raw = self._scorer(np.stack(prepared))
         score = None
         if self._calibration is not None:
             score = fuse(raw, self.config.score.gamma, self._calibration)
         return Result(score, *raw)
+
+    def _prepare(self, image: Any) -> np.ndarray:
+        data = self.config.data
+        form: dict[str, Any] = {
+            "size": data.image_size,
+            "channels": data.channels,
+            "resize": data.resize,
+        }
+        if isinstance(image, (str, Path)):
+            return decode_image(read_bytes(Path(image)), str(image), **form)
+        return resize_array(_check_image(image), **form)
 
 
 def load(workdir: str | Path) -> Detector:

@@ -9,11 +9,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
 from daad_jax import sharding
-from daad_jax.checkpoint import Checkpoints, check_same_run, save_config
+from daad_jax.checkpoint import (
+    Checkpoints,
+    check_same_images,
+    check_same_run,
+    save_config,
+)
 from daad_jax.config import Config
 from daad_jax.data import Dataset, batches
 from daad_jax.errors import NonFiniteError
@@ -65,9 +71,10 @@ def train(
             checkpoint is.
     """
     check_same_run(workdir, config)
+    check_same_images(workdir, dataset.train.images)
     program = build_program(config, mesh or sharding.make_mesh())
     log(describe(program))
-    save_config(workdir, config)
+    save_config(workdir, config, dataset.train.images)
     steps = total_steps(config, len(dataset.train))
     end = steps if stop_at is None else min(steps, stop_at)
     with Checkpoints(workdir, config.train.keep_checkpoints) as checkpoints:
@@ -135,8 +142,25 @@ def _loop(
             if done % config.train.checkpoint_every == 0 or done == end:
                 metrics_log.flush()
                 metrics_log.sync()
+                _check_finite(state, done, config)
                 checkpoints.save(state)
     return state
+
+
+def _check_finite(state: TrainState, step: int, config: Config) -> None:
+    """A step's losses are those before its update; what the update made is looked at here."""
+    for path, finite in jax.tree_util.tree_leaves_with_path(_all_finite(state)):
+        if not finite:
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            raise NonFiniteError(
+                f"step {step}: {name} is not finite after the update; training stopped without "
+                f"saving it. Lower train.learning_rate ({config.train.learning_rate})"
+            )
+
+
+@jax.jit
+def _all_finite(state: TrainState) -> TrainState:
+    return jax.tree.map(lambda leaf: jnp.all(jnp.isfinite(leaf)), state)
 
 
 def _postfix(metrics: dict[str, float], config: Config, bar: tqdm) -> str:

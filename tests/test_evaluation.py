@@ -4,11 +4,12 @@ import json
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 import daad_jax
 from daad_jax import report, scoring
-from daad_jax.errors import CheckpointError
+from daad_jax.errors import CheckpointError, DataError
 from daad_jax.evaluation import evaluate
 from daad_jax.scoring import Scorer
 from daad_jax.training import train
@@ -103,8 +104,21 @@ def test_load_takes_images_of_any_size(run):
     np.testing.assert_allclose(result.reconstruction_score, result.reconstruction_score[0])
     with pytest.raises(ValueError, match="float64"):
         detector.score([image / 255.0])
+    with pytest.raises(ValueError, match="put it into a list"):
+        detector.score(image)
     with pytest.raises(ValueError, match="no images"):
         detector.score([])
+
+
+def test_load_takes_files_as_training_does(run, tmp_path):
+    workdir, _, dataset, _ = run
+    detector = daad_jax.load(workdir)
+    image = dataset.test.images[0]
+    Image.fromarray(image[..., 0]).quantize(256).save(tmp_path / "palette.png")
+    from_file = detector.score([tmp_path / "palette.png"])
+    np.testing.assert_array_equal(from_file.anomaly_score, detector.score([image]).anomaly_score)
+    with pytest.raises(DataError, match="none.png: cannot be read"):
+        detector.score([str(tmp_path / "none.png")])
 
 
 def test_without_held_out_images_there_is_only_the_papers_protocol(tmp_path):

@@ -134,7 +134,7 @@ def test_the_discriminators_loss_moves_no_generator_parameter():
     # All that is left for the generator is the adversarial loss; with its weight at zero for the
     # generator's own terms nothing may move it, while D still learns from L_ali.
     spec = StepSpec(
-        weights=losses.LossWeights(0.0, 0.0, 0.0)._replace(ali=1.0),
+        weights=losses.LossWeights(rec=0.0, adv=0.0, ali=1.0),
         alignment_updates_discriminator=True,
     )
     state = initial_state(networks, optimizer)
@@ -193,7 +193,8 @@ def test_one_device_and_eight_agree_on_losses_and_gradients():
         state = program.init(KEY, batch)
         key = jax.device_put(KEY, sharding.replicated(program.mesh))
         new, metrics = program.step(state, batch, key)
-        results.append(jax.device_get((metrics, new.generator.opt_state[0].mu)))
+        moments = new.generator.opt_state[0].mu, new.discriminator.opt_state[0].mu
+        results.append(jax.device_get((metrics, moments)))
     (one, one_mu), (eight, eight_mu) = results
     assert len(jax.devices()) >= 8
     for name in one:

@@ -97,6 +97,21 @@ def test_a_loss_that_is_not_finite_stops_before_it_is_saved(tmp_path, one_device
         assert checkpoints.latest_step() in (2, 4)
 
 
+def test_parameters_that_are_not_finite_are_never_saved(tmp_path, one_device):
+    config = tiny_config(train__steps=1, train__learning_rate=1e39)
+    with pytest.raises(NonFiniteError, match="step 1: .* is not finite after the update"):
+        train(config, tiny_dataset(config), tmp_path, mesh=one_device, log=quiet)
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.latest_step() is None
+
+
+def test_other_images_are_refused(tmp_path, one_device):
+    config = tiny_config()
+    train(config, tiny_dataset(config), tmp_path, mesh=one_device, stop_at=1, log=quiet)
+    with pytest.raises(CheckpointError, match="was trained on 24 other images"):
+        train(config, tiny_dataset(config, seed=1), tmp_path, mesh=one_device, log=quiet)
+
+
 def test_a_workdir_of_another_config_is_left_alone(tmp_path, one_device):
     config = tiny_config()
     dataset = tiny_dataset(config)

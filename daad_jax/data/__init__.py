@@ -21,7 +21,12 @@ def list_categories(config: Config) -> list[str]:
     """
     source, wanted = config.data.source, config.data.category
     if source == "mvtec":
-        return folder.list_categories(Path(config.data.root)) if wanted == ALL else [wanted]
+        if wanted != ALL:
+            return [wanted]
+        names = folder.list_categories(Path(config.data.root))
+        for name in names:
+            folder.check_layout(config.data, name)
+        return names
     if source == "textures":
         if wanted != ALL and wanted not in textures.CATEGORIES:
             raise ConfigError(

@@ -1,7 +1,7 @@
 """What a data source hands over: uint8 arrays with their names, labels and masks."""
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -54,14 +54,12 @@ class Dataset:
         train: normal images.
         test: good and defective images.
         calibration: normal images held out of `train`; empty when nothing is held out.
-        notes: remarks for the person who reads the log.
     """
 
     category: str
     train: ImageSet
     test: ImageSet
     calibration: ImageSet
-    notes: list[str] = field(default_factory=list)
 
 
 def hold_out(normal: ImageSet, fraction: float) -> tuple[ImageSet, ImageSet]:
@@ -69,9 +67,11 @@ def hold_out(normal: ImageSet, fraction: float) -> tuple[ImageSet, ImageSet]:
 
     Args:
         normal: the normal images of a training split.
-        fraction: the share that is held out, rounded up to whole images.
+        fraction: the share that is held out, rounded up to whole images; at least two, since a
+            scale needs two values, unless it is 0.
     """
-    kept = len(normal) - int(np.ceil(len(normal) * fraction))
+    held_out = max(int(np.ceil(len(normal) * fraction)), 2) if fraction > 0 else 0
+    kept = max(len(normal) - held_out, 0)
     return normal.take(slice(kept)), normal.take(slice(kept, None))
 
 

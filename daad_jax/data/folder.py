@@ -20,16 +20,25 @@ from daad_jax.data.dataset import GOOD, Dataset, ImageSet, display_name, hold_ou
 from daad_jax.data.encoded import EncodedImages, load_images
 from daad_jax.errors import DataError, suggestion
 
+PAPER_CATEGORIES = (
+    *("carpet", "grid", "leather", "tile", "wood"),
+    *("bottle", "cable", "capsule", "hazelnut", "metal_nut"),
+    *("pill", "screw", "toothbrush", "transistor", "zipper"),
+)
+
 
 def list_categories(root: Path) -> list[str]:
-    """Returns the folders of `root` that hold a `train` folder, sorted.
+    """Returns the folders of `root` that hold a `train` folder.
+
+    MVTec AD's categories come in the order of the paper's Table 1, others after them by name.
 
     Raises:
         DataError: if `root` is missing or holds none.
     """
     if not root.is_dir():
         raise DataError(f"data.root: {root} is not a folder; give the one that holds the images")
-    names = sorted(entry.name for entry in root.iterdir() if (entry / "train").is_dir())
+    names = [entry.name for entry in root.iterdir() if (entry / "train").is_dir()]
+    names.sort(key=lambda name: (_paper_place(name), name))
     if not names:
         hint = " (it is a category itself: set data.category='')" if _is_category(root) else ""
         raise DataError(
@@ -37,6 +46,21 @@ def list_categories(root: Path) -> list[str]:
             "CATEGORY/train/good and CATEGORY/test/DEFECT"
         )
     return names
+
+
+def check_layout(config: DataConfig, category: str) -> None:
+    """Checks that a category's folders hold what `load_folder` needs, without decoding anything.
+
+    Raises:
+        DataError: naming the folder or file that is missing or of no use.
+    """
+    root = _category_root(config, category)
+    _list_images(root / "train" / GOOD)
+    files, _ = _list_test(root)
+    if (root / "ground_truth").is_dir():
+        for file in files:
+            if file.parent.name != GOOD:
+                _mask_path(root / "ground_truth" / file.parent.name, file)
 
 
 def load_folder(config: DataConfig, category: str, cache: Path | None) -> Dataset:
@@ -61,7 +85,7 @@ def load_folder(config: DataConfig, category: str, cache: Path | None) -> Datase
     test = _load(root, files, kinds, config, cache)
     masks = _load_masks(root, files, config.image_size)
     test = ImageSet(test.images, test.names, test.file_sizes, test.kinds, masks)
-    return Dataset(display_name(category or root.name), train, test, calibration)
+    return Dataset(display_name(category or root.resolve().name), train, test, calibration)
 
 
 def _category_root(config: DataConfig, category: str) -> Path:
@@ -80,6 +104,11 @@ def _category_root(config: DataConfig, category: str) -> Path:
                 f"{folder / part}: missing; expected train/good, test/good and test/DEFECT folders"
             )
     return folder
+
+
+def _paper_place(name: str) -> int:
+    known = name in PAPER_CATEGORIES
+    return PAPER_CATEGORIES.index(name) if known else len(PAPER_CATEGORIES)
 
 
 def _is_category(folder: Path) -> bool:

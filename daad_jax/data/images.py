@@ -53,7 +53,12 @@ def decode_mask(content: bytes, name: str, *, size: int) -> np.ndarray:
     Raises:
         DataError: as `decode_image`.
     """
-    image = to_mode(_open(content, name), "L").point(lambda value: 255 if value else 0)
+    opened = _open(content, name)
+    if opened.mode.startswith(("I", "F")):
+        defective = np.asarray(opened) != 0
+    else:
+        defective = np.asarray(to_mode(opened, "L")) != 0
+    image = Image.fromarray(defective.astype(np.uint8) * 255)
     return np.asarray(image.resize((size, size), Image.Resampling.BOX)) >= 128
 
 
@@ -77,13 +82,21 @@ def resize_array(image: np.ndarray, *, size: int, channels: int, resize: str) ->
 
 
 def to_mode(image: Image.Image, mode: str) -> Image.Image:
-    """Converts a Pillow image of any mode to "RGB" or "L", 16 and 32 bits to their upper 8."""
-    if image.mode.startswith("I"):
-        pixels = np.asarray(image).astype(np.int64)
-        image = Image.fromarray((np.clip(pixels, 0, 65535) >> 8).astype(np.uint8))
-    elif image.mode == "F":
-        pixels = np.nan_to_num(np.asarray(image))
-        image = Image.fromarray(np.clip(np.rint(pixels), 0, 255).astype(np.uint8))
+    """Converts a Pillow image of any mode to "RGB" or "L".
+
+    16 bits become their upper 8. What 32-bit integers and floats mean is not written in a file:
+    values up to 1 (floats), 255 or 65535 are taken for the full range of floats, 8 or 16 bits.
+    """
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    elif image.mode in ("I", "F"):
+        pixels = np.clip(np.nan_to_num(np.asarray(image, np.float64)), 0, 65535)
+        top = pixels.max(initial=0.0)
+        if image.mode == "F" and top <= 1:
+            pixels = pixels * 255
+        elif top > 255:
+            pixels = pixels // 256
+        image = Image.fromarray(np.rint(pixels).astype(np.uint8))
     elif image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         rgba = image.convert("RGBA")
         black = Image.new("RGBA", rgba.size, (0, 0, 0, 255))

@@ -70,6 +70,22 @@ def test_masks_are_true_where_half_a_pixel_is_defective():
     np.testing.assert_array_equal(out, expected)
 
 
+def test_deep_masks_are_defective_where_they_are_not_zero():
+    mask = np.zeros((8, 8), np.uint16)
+    mask[2, 2] = 1
+    out = images.decode_mask(encode(Image.fromarray(mask)), "m.png", size=8)
+    np.testing.assert_array_equal(out, mask != 0)
+
+
+@pytest.mark.parametrize(
+    "deep",
+    [GREY.astype(np.int32), GREY.astype(np.int32) * 256 + 9, (GREY / 255).astype(np.float32)],
+)
+def test_wide_pixels_keep_their_range(deep):
+    out = decode(encode(Image.fromarray(deep), "TIFF"))[..., 0]
+    np.testing.assert_allclose(out, GREY, atol=1)
+
+
 def test_arrays_are_resized_as_files_are():
     colour = RNG.integers(0, 256, (12, 8, 3), dtype=np.uint8)
     from_file = decode(encode(Image.fromarray(colour)), 3, size=4)
