@@ -264,7 +264,8 @@ def _examples(evaluation: Evaluation, test: ImageSet) -> Html:
             element(
                 "figcaption",
                 "Anomaly map, one colour scale for all images: from 0 to the "
-                f"{plots.SCALE_QUANTILE:.1%} quantile of all test pixels, {scale[1]:.3g}.",
+                f"{plots.SCALE_QUANTILE:.1%} quantile of all test pixels, {scale[1]:.3g}; "
+                "the colours go with its square root.",
             ),
             class_="plot bar",
         ),

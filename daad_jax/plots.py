@@ -23,7 +23,7 @@ import numpy as np
 from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
+from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -43,6 +43,7 @@ _COLORMAP = "magma"
 _OVERLAY_STRENGTH = 0.85
 _MAX_POINTS = 250
 _MOST_BINS = 40
+_LONG_TAIL = 20.0
 _SIZE = (4.4, 2.9)
 _STYLE: dict[Any, Any] = {
     "axes.axisbelow": True,
@@ -91,6 +92,11 @@ def color_scale(anomaly_maps: np.ndarray) -> Scale:
     return 0.0, float(np.quantile(anomaly_maps, SCALE_QUANTILE)) or 1.0
 
 
+def _norm(scale: Scale) -> PowerNorm:
+    """Colours go with the square root of the map, so that faint defects show beside strong ones."""
+    return PowerNorm(0.5, *scale, clip=True)
+
+
 def map_colors(anomaly_map: np.ndarray, scale: Scale) -> np.ndarray:
     """An anomaly map as colours.
 
@@ -101,7 +107,7 @@ def map_colors(anomaly_map: np.ndarray, scale: Scale) -> np.ndarray:
     Returns:
         uint8 ``(H, W, 3)``.
     """
-    colors = mpl.colormaps[_COLORMAP](Normalize(*scale)(anomaly_map), bytes=True)
+    colors = mpl.colormaps[_COLORMAP](_norm(scale)(anomaly_map), bytes=True)
     return np.asarray(colors)[..., :3]
 
 
@@ -122,7 +128,7 @@ def heat_map(image: np.ndarray, anomaly_map: np.ndarray, scale: Scale) -> np.nda
     size = grey.shape[1], grey.shape[0]
     stretched = Image.fromarray(np.asarray(anomaly_map, np.float32))
     values = np.asarray(stretched.resize(size, Image.Resampling.BILINEAR))
-    strength = _OVERLAY_STRENGTH * np.clip(Normalize(*scale)(values).data, 0.0, 1.0)[..., None]
+    strength = _OVERLAY_STRENGTH * np.clip(_norm(scale)(values).data, 0.0, 1.0)[..., None]
     mixed = (1 - strength) * grey[..., None] + strength * map_colors(values, scale)
     return np.round(mixed).astype(np.uint8)
 
@@ -171,9 +177,19 @@ def score_histogram(
         scores: float ``(n,)``.
         name: the score's, for the axis.
         threshold: marked by a line.
+
+    Scores with a long tail get an axis that is linear up to their middle, logarithmic beyond it.
     """
     figure, axes = _one_plot()
-    bins = np.histogram_bin_edges(scores, min(_MOST_BINS, round(2 * np.sqrt(len(scores)))))
+    count = min(_MOST_BINS, round(2 * np.sqrt(len(scores))))
+    middle = float(np.median(np.abs(scores)))
+    if middle > 0 and np.abs(scores).max() > _LONG_TAIL * middle:
+        # Linear up to the middle and logarithmic beyond, or the tail would press all into a bin.
+        axes.set_xscale("asinh", linear_width=middle)
+        low, high = np.arcsinh(np.array([scores.min(), scores.max()]) / middle)
+        bins = middle * np.sinh(np.linspace(low, high, count + 1))
+    else:
+        bins = np.histogram_bin_edges(scores, count)
     for label, shown, color in ((0, GOOD, _GOOD), (1, "defective", _DEFECTIVE)):
         values = scores[labels == label]
         share = np.full(len(values), 1 / max(len(values), 1))
@@ -258,7 +274,7 @@ def color_bar(scale: Scale) -> Figure:
     """The colours of `map_colors` with their values."""
     figure = Figure(figsize=(4.4, 0.55), layout="constrained")
     axes = figure.subplots()
-    mappable = ScalarMappable(Normalize(*scale), _COLORMAP)
+    mappable = ScalarMappable(_norm(scale), _COLORMAP)
     figure.colorbar(mappable, cax=axes, orientation="horizontal", extend="max")
     return figure
 
