@@ -275,7 +275,12 @@ def color_bar(scale: Scale) -> Figure:
     figure = Figure(figsize=(4.4, 0.55), layout="constrained")
     axes = figure.subplots()
     mappable = ScalarMappable(_norm(scale), _COLORMAP)
-    figure.colorbar(mappable, cax=axes, orientation="horizontal", extend="max")
+    low, high = scale
+    # Evenly spaced on the square-root scale.
+    ticks = [low + (high - low) * (part / 4) ** 2 for part in range(5)]
+    figure.colorbar(
+        mappable, cax=axes, orientation="horizontal", extend="max", ticks=ticks, format="%.2g"
+    )
     return figure
 
 
