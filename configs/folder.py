@@ -3,7 +3,9 @@
 ``python train.py --config=configs/folder.py --config.data.root=FOLDER --config.data.category=``
 
 On 498 test images of magnetic tiles (623 to train on): 2 min on two cores of a shared x86-64 CPU
-machine, image AUROC of A 0.717, where PCA has 0.711: a start, not a result. Layouts are in ``docs/datasets.md``. This is not the paper's setting, which is ``mvtec.py``.
+machine, image AUROC of A 0.717, where PCA has 0.711: a start, not a result.
+
+Layouts are in ``docs/datasets.md``. This is not the paper's setting, which is ``mvtec.py``.
 """
 
 from daad_jax import config as config_lib
