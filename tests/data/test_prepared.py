@@ -381,7 +381,10 @@ def digest(images):
     return hashlib.sha256(np.ascontiguousarray(images).tobytes()).hexdigest()
 
 
-@pytest.mark.parametrize(("source", "category"), [("mnist", "8"), ("cifar10", "ship")])
+@pytest.mark.parametrize(
+    ("source", "category"),
+    [("mnist", "8"), pytest.param("cifar10", "ship", marks=pytest.mark.slow)],
+)
 def test_real_sets_have_the_pixels_of_their_files(load, source, category, tmp_path, request):
     root = str(request.getfixturevalue(f"real_{source}"))
     dataset = load(category, source=source, root=root)
