@@ -64,6 +64,13 @@ def test_a_uniform_row_keeps_every_item(count):
     assert (weights > 0).all()
 
 
+def test_rounding_does_not_drop_items_of_a_uniform_row():
+    similarities = jnp.full((500,), 0.3) + jnp.tile(jnp.array([0.0, 2e-7]), 250)
+    assert (addressing.softmax(similarities) < 1 / 500).any()
+    assert (addressing.threshold(similarities) > 0).all()
+    assert (addressing.threshold(similarities.at[0].add(-1e-3)) == 0).sum() == 1
+
+
 def test_weights_only_on_request():
     assert memory.read(QUERY, ITEMS).weights is None
     blocks = memory.read_blocks(jnp.stack([QUERY, -QUERY]), ITEMS, return_weights=True)
