@@ -190,9 +190,14 @@ def check_same_run(workdir: Path, config: Config) -> None:
 
 
 def _to_tree(state: TrainState) -> dict[str, Any]:
-    tree = {"step": state.step, "generator": vars(state.generator)}
+    tree: dict[str, Any] = {"step": state.step, "generator": vars(state.generator)}
     if state.discriminator is not None:
         tree["discriminator"] = vars(state.discriminator)
+    if state.average is not None:
+        generator, discriminator = state.average
+        tree["average"] = {"generator": generator}
+        if discriminator is not None:
+            tree["average"]["discriminator"] = discriminator
     return tree
 
 
@@ -201,4 +206,7 @@ def _from_tree(tree: dict[str, Any], shapes: TrainState) -> TrainState:
     discriminator = shapes.discriminator
     if discriminator is not None:
         discriminator = dataclasses.replace(discriminator, **tree["discriminator"])
-    return TrainState(jax.numpy.asarray(tree["step"]), generator, discriminator)
+    average = shapes.average
+    if average is not None:
+        average = (tree["average"]["generator"], tree["average"].get("discriminator"))
+    return TrainState(jax.numpy.asarray(tree["step"]), generator, discriminator, average)

@@ -34,6 +34,7 @@ class DataConfig:
         image_size: height and width in pixels that images are resized to.
         channels: 3, grey images repeated, or 1, colour images converted to luminance.
         resize: filter of the resize; "area" averages the pixels that fall on one.
+        brightness: "kept", or "equal": every image is divided by its own mean.
         flip_horizontal: whether training images are mirrored at random.
         flip_vertical: whether training images are turned upside down at random.
         calibration_fraction: share of the normal training images held out to fit the scale and
@@ -53,6 +54,7 @@ class DataConfig:
     image_size: int = 256
     channels: int = 3
     resize: str = "area"
+    brightness: str = "kept"
     flip_horizontal: bool = True
     flip_vertical: bool = True
     calibration_fraction: float = 0.0
@@ -150,6 +152,8 @@ class TrainConfig:
         learning_rate: Adam's, for both networks.
         beta1: Adam's.
         beta2: Adam's.
+        average_decay: decay of a running average of both networks' weights; above 0, the average
+            is what is evaluated. Not in the paper.
         log_every: steps between lines of metrics.
         checkpoint_every: steps between checkpoints; the last step always has one.
         keep_checkpoints: how many checkpoints stay.
@@ -161,6 +165,7 @@ class TrainConfig:
     learning_rate: float = 2e-4
     beta1: float = 0.9
     beta2: float = 0.999
+    average_decay: float = 0.0
     log_every: int = 10
     checkpoint_every: int = 1000
     keep_checkpoints: int = 2
@@ -174,6 +179,7 @@ class ScoreConfig:
         gamma: weight of R in A; 1 - gamma is L's.
         protocol: which scaling of R and L the score A uses, "paper" or "calibrated".
         map_sigma: standard deviation of the Gaussian that smooths an anomaly map, in pixels.
+        map_quantile: quantile of an anomaly map that the localised score R_quantile takes.
         threshold_quantile: quantile of the calibration images' A taken as the threshold.
         batch_size: images per batch when scoring.
         bootstrap_samples: resamplings behind a bootstrap interval.
@@ -182,6 +188,7 @@ class ScoreConfig:
     gamma: float = 0.9
     protocol: str = "paper"
     map_sigma: float = 4.0
+    map_quantile: float = 0.98
     threshold_quantile: float = 0.99
     batch_size: int = 32
     bootstrap_samples: int = 1000
@@ -391,11 +398,13 @@ _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "train.learning_rate": _above(0),
     "train.beta1": _share(closed=False),
     "train.beta2": _share(closed=False),
+    "train.average_decay": _share(closed=False),
     "train.log_every": _at_least(1),
     "train.checkpoint_every": _at_least(1),
     "train.keep_checkpoints": _at_least(1),
     "score.gamma": _share(closed=True),
     "score.map_sigma": _weight(),
+    "score.map_quantile": _share(closed=True),
     "score.threshold_quantile": _share(closed=True),
     "score.batch_size": _between(1, 4096),
     "score.bootstrap_samples": _at_least(1),
@@ -403,6 +412,7 @@ _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
 _CHOICES: dict[str, Iterable[str]] = {
     "data.source": SOURCES,
     "data.resize": RESIZE_FILTERS,
+    "data.brightness": ("kept", "equal"),
     "model.skip_join": ("concat", "sum"),
     "model.query_from": ("after", "before"),
     "memory.scales": ("all", "bottleneck", "none"),

@@ -14,11 +14,12 @@ from daad_jax.checkpoint import check_same_images, load_config
 from daad_jax.config import Config
 from daad_jax.data import Dataset
 from daad_jax.memory import ItemUsage
-from daad_jax.scoring import Calibration, RawScores, Scorer
+from daad_jax.scoring import Calibration, RawScores, Reference, Scorer
 
 EVALUATION_FILE = "evaluation.json"
 SCORES_FILE = "scores.csv"
 _USAGE_IMAGES = 256
+_REFERENCE_IMAGES = 256
 
 
 class Evaluation(NamedTuple):
@@ -46,15 +47,16 @@ def evaluate(
 
     Args:
         workdir: the run's folder; gets ``evaluation.json``, ``scores.csv`` and, when images were
-            held out, ``calibration.json``.
+            held out, ``calibration.json``; ``reference.npz`` gets mean maps of training images.
         dataset: the run's category.
         mesh: the devices; all of them by default.
 
     Returns:
         The `Evaluation`. Its summary has ``category``, ``setting``, ``step``, ``protocol``,
-        counts, ``scores`` (R, L, A and A under the other protocol, each with the metrics of
-        `daad_jax.metrics.detection_metrics`), ``by_kind``, ``pixel_auroc``, ``threshold``,
-        ``controls`` and ``memory`` (see `summarize_usage`).
+        counts, ``scores`` (those of `named_scores`, each with the metrics of
+        `daad_jax.metrics.detection_metrics`), ``by_kind`` (the image AUROC of each score for each
+        kind of defect), ``pixel_auroc`` and ``pixel_auroc_relative``, ``threshold``, ``controls``
+        and ``memory`` (see `summarize_usage`).
 
     Raises:
         CheckpointError: if the workdir has no sound checkpoint, or the images are others.
@@ -67,9 +69,16 @@ def evaluate(
     scorer = Scorer(config, state, mesh)
     raw = scorer(dataset.test.images)
     calibration = _calibrate(workdir, config, dataset, scorer, step)
-    named = named_scores(raw, config, calibration)
+    reference = scoring.fit_reference(
+        scorer(_evenly(dataset.train.images, _REFERENCE_IMAGES)), step
+    )
+    scoring.save_reference(workdir, reference)
+    named = named_scores(raw, config, calibration, reference)
     summary = _assemble(config, dataset, step, raw, named, calibration)
-    sample = dataset.test.images[:: -(-len(dataset.test) // _USAGE_IMAGES)]
+    summary["pixel_auroc_relative"] = _pixel_auroc(
+        dataset, scores.relative_map(raw.anomaly_map, reference.anomaly_map)
+    )
+    sample = _evenly(dataset.test.images, _USAGE_IMAGES)
     summary["memory"] = summarize_usage(scorer.usage(sample), len(sample))
     _write_scores(workdir / SCORES_FILE, dataset, named, calibration)
     (workdir / EVALUATION_FILE).write_text(json.dumps(summary, indent=2) + "\n")
@@ -77,12 +86,13 @@ def evaluate(
 
 
 def named_scores(
-    raw: RawScores, config: Config, calibration: Calibration | None
+    raw: RawScores, config: Config, calibration: Calibration | None, reference: Reference
 ) -> dict[str, np.ndarray]:
-    """The scores by name: R, L (with a discriminator), A, and A under the other protocol.
+    """The scores by name: R, L (with a discriminator), A, A under the other protocol, localised.
 
     R and L are unscaled. ``A`` follows ``score.protocol``; the other protocol, where it can be
-    had, is ``A_paper`` or ``A_calibrated``.
+    had, is ``A_paper`` or ``A_calibrated``. The localised ones, which are not the paper's, are
+    those of `daad_jax.scoring.localized_scores`.
     """
     gamma = config.score.gamma
     named = {"R": raw.reconstruction_score}
@@ -93,7 +103,7 @@ def named_scores(
         fused["calibrated"] = scoring.fuse(raw, gamma, calibration)
     named["A"] = fused[config.score.protocol]
     named |= {f"A_{name}": fused[name] for name in fused if name != config.score.protocol}
-    return named
+    return named | scoring.localized_scores(raw, config.score.map_quantile, reference)
 
 
 def summarize_usage(usage: dict[str, ItemUsage], images: int) -> dict[str, dict[str, Any]]:
@@ -120,6 +130,16 @@ def summarize_usage(usage: dict[str, ItemUsage], images: int) -> dict[str, dict[
             "effective_items": float(np.exp(np.sum(entr(share)))) if read else 0.0,
         }
     return result
+
+
+def _evenly(images: np.ndarray, most: int) -> np.ndarray:
+    """At most so many of the images, evenly spaced."""
+    return images[:: -(-len(images) // most)]
+
+
+def _pixel_auroc(dataset: Dataset, maps: np.ndarray) -> float | None:
+    masks = dataset.test.masks
+    return None if masks is None else metrics.pixel_auroc(masks, maps)
 
 
 def _paper_scales(raw: RawScores) -> Calibration:
@@ -150,7 +170,6 @@ def _assemble(
     test = dataset.test
     samples, seed = config.score.bootstrap_samples, config.seed
     control = controls.control_scores(dataset.train, test)
-    pixel = None if test.masks is None else metrics.pixel_auroc(test.masks, raw.anomaly_map)
     return {
         "category": dataset.category,
         "setting": config.setting,
@@ -164,19 +183,24 @@ def _assemble(
             name: metrics.detection_metrics(test.labels, values, samples=samples, seed=seed)
             for name, values in named.items()
         },
-        "by_kind": _by_kind(test.kinds, test.labels, named["A"]),
-        "pixel_auroc": pixel,
+        "by_kind": _by_kind(test.kinds, test.labels, named),
+        "pixel_auroc": _pixel_auroc(dataset, raw.anomaly_map),
         "threshold": None if calibration is None else calibration.threshold,
         "controls": controls.evaluate_controls(control, test.labels),
     }
 
 
-def _by_kind(kinds: list[str], labels: np.ndarray, values: np.ndarray) -> dict[str, float]:
-    """Image AUROC of A for each defect type against all good images."""
+def _by_kind(
+    kinds: list[str], labels: np.ndarray, named: dict[str, np.ndarray]
+) -> dict[str, dict[str, float]]:
+    """Image AUROC of each score for each defect type against all good images."""
     result = {}
     for kind in sorted({kind for kind, label in zip(kinds, labels, strict=True) if label}):
         chosen = np.array([name == kind for name in kinds]) | (labels == 0)
-        result[kind] = metrics.image_auroc(labels[chosen], values[chosen])
+        result[kind] = {
+            name: metrics.image_auroc(labels[chosen], values[chosen])
+            for name, values in named.items()
+        }
     return result
 
 

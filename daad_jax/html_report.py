@@ -148,7 +148,8 @@ def _headline(summary: dict[str, Any], title: str) -> Html:
     ]
     if summary["pixel_auroc"] is not None:
         value = f"{summary['pixel_auroc']:.4f}"
-        numbers.append(page.number(value, "pixel AUROC", "of the anomaly map"))
+        relative = f"relative to normal images: {summary['pixel_auroc_relative']:.4f}"
+        numbers.append(page.number(value, "pixel AUROC of the map", relative))
     count = summary["test_good"] + summary["test_defective"]
     detail = f"{summary['test_good']} good, {summary['test_defective']} defective"
     numbers.append(page.number(f"{count:,}", "test images", detail))
@@ -218,7 +219,9 @@ def _score_table(summary: dict[str, Any], config: Config) -> Html:
     text = (
         "AP: average precision. R: reconstruction error. L: error of the discriminator's features. "
         f"A: {fused} by held-out normal images (calibrated) or by the test images themselves "
-        "(paper)."
+        "(paper). Not the paper's: max and quantile are those of the smoothed map of the same "
+        f"error, the quantile {config.score.map_quantile:g}; relative means that the map was "
+        "divided by the mean map of normal training images."
     )
     if summary["threshold"] is not None:
         text += f" Calibrated A at or above {summary['threshold']:.4f} is called defective."
@@ -226,13 +229,15 @@ def _score_table(summary: dict[str, Any], config: Config) -> Html:
 
 
 def _kind_table(summary: dict[str, Any], test: ImageSet) -> Html:
+    names = [name for name in report.MAIN_SCORES if name in summary["scores"]]
     rows = [
-        [kind, test.kinds.count(kind), f"{value:.4f}"] for kind, value in summary["by_kind"].items()
+        [kind, test.kinds.count(kind), *(f"{values[name]:.4f}" for name in names)]
+        for kind, values in summary["by_kind"].items()
     ]
-    table = page.table(["kind of defect", "images", "image AUROC of A"], rows)
-    return element(
-        "div", element("h3", "By kind"), table, _note("Each kind against all good images.")
-    )
+    header = ["kind of defect", "images"]
+    header += [report.score_label(name, summary["protocol"]) for name in names]
+    text = "Image AUROC of each kind against all good images."
+    return element("div", element("h3", "By kind"), page.table(header, rows), _note(text))
 
 
 def _control_table(summary: dict[str, Any]) -> Html:

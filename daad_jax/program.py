@@ -30,6 +30,7 @@ _GIB = 1 << 30
 _COMPILED_FIELDS = (
     *("data.image_size", "data.channels", "data.flip_horizontal", "data.flip_vertical"),
     *("train.batch_size", "train.learning_rate", "train.beta1", "train.beta2"),
+    "train.average_decay",
 )
 _COMPILED_SECTIONS = ("model", "memory", "discriminator", "loss")
 
@@ -89,7 +90,8 @@ def _build(fingerprint: str, mesh: Mesh) -> Program:
     key = jax.eval_shape(jax.random.key, 0)
 
     def init(key: jax.Array, images: jax.Array) -> TrainState:
-        return init_state(networks, optimizer, key, normalize_images(images))
+        normalized = normalize_images(images)
+        return init_state(networks, optimizer, key, normalized, average=spec.average_decay > 0)
 
     shapes = jax.eval_shape(init, key, images)
     shapes = jax.tree.map(

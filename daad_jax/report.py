@@ -7,6 +7,8 @@ import numpy as np
 
 from daad_jax import controls
 
+MAIN_SCORES = ("R", "L", "A", "A_paper", "A_calibrated", "R_max_relative")
+
 
 def evaluation_table(result: dict[str, Any]) -> str:
     """A category's evaluation as text: each score, pixel AUROC, and the controls.
@@ -32,10 +34,16 @@ def evaluation_table(result: dict[str, Any]) -> str:
         )
     lines = [title, _align(rows)]
     if result["pixel_auroc"] is not None:
-        lines.append(f"pixel AUROC of the anomaly map: {result['pixel_auroc']:.4f}")
+        relative = result["pixel_auroc_relative"]
+        lines.append(
+            f"pixel AUROC of the anomaly map: {result['pixel_auroc']:.4f}, relative to normal "
+            f"images: {relative:.4f}"
+        )
     if result["threshold"] is not None:
         lines.append(f"threshold of A (calibrated): {result['threshold']:.4f}")
-    kinds = ", ".join(f"{printable(kind)} {value:.3f}" for kind, value in result["by_kind"].items())
+    kinds = ", ".join(
+        f"{printable(kind)} {values['A']:.3f}" for kind, values in result["by_kind"].items()
+    )
     lines.append(f"A by kind of defect: {kinds}")
     control_rows = [["control", "image AUROC", "turned around"]]
     for name, values in result["controls"].items():
@@ -55,7 +63,7 @@ def summary_table(results: Sequence[dict[str, Any]]) -> str:
 
 def summary_rows(results: Sequence[dict[str, Any]]) -> list[list[str]]:
     """The cells of `summary_table`: a header, a row for each category, and the mean."""
-    names = list(results[0]["scores"])
+    names = [name for name in MAIN_SCORES if name in results[0]["scores"]]
     header = ["category", *(score_label(name, results[0]["protocol"]) for name in names)]
     rows = [[*header, "pixel", "best control"]]
     columns: list[list[float]] = []
@@ -89,7 +97,9 @@ def score_label(name: str, protocol: str) -> str:
     """A score's name in a table: that of A says under which protocol."""
     if name == "A":
         return f"A ({protocol})"
-    return f"A ({name[2:]})" if name.startswith("A_") else name
+    if name.startswith("A_"):
+        return f"A ({name[2:]})"
+    return name.replace("_", " ")
 
 
 def _number(value: float) -> str:

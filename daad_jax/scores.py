@@ -1,4 +1,8 @@
-"""The anomaly score of Section 3.3, its two scalings, and the anomaly map (an extension)."""
+"""The anomaly score of Section 3.3, its two scalings, and two extensions: maps, localised scores.
+
+The paper averages errors over all pixels, in which a small defect drowns. A localised score looks
+at the worst place of a smoothed map, as it is or relative to what is normal at each place.
+"""
 
 from typing import NamedTuple
 
@@ -101,6 +105,52 @@ def anomaly_map(images: jax.Array, reconstruction: jax.Array, blur: jax.Array) -
     """
     error = jnp.mean(losses.reconstruction_error(images, reconstruction), axis=-1)
     return jnp.einsum("ih,bhw,jw->bij", blur, error, blur)
+
+
+def feature_map(features: jax.Array, reconstruction_features: jax.Array) -> jax.Array:
+    """Where the features of a reconstruction differ: the channel mean of the squared difference.
+
+    Args:
+        features: ``(B, h, w, c)``, f_D(x).
+        reconstruction_features: the same shape, f_D(x_hat).
+
+    Returns:
+        ``(B, h, w)``, not negative; the places are f_D's, each of which sees many pixels.
+    """
+    return jnp.mean(losses.alignment_error(features, reconstruction_features), axis=-1)
+
+
+def relative_map(maps: np.ndarray, normal_map: np.ndarray) -> np.ndarray:
+    """Divides maps by what is normal at each place, an extension.
+
+    Args:
+        maps: ``(n, H, W)``, not negative.
+        normal_map: ``(H, W)``, the mean map of normal images. Where it is less than a hundredth
+            of its own mean, that is taken instead.
+
+    Returns:
+        float32 ``(n, H, W)``: 1 where an image errs as normal images do.
+    """
+    floor = max(0.01 * float(normal_map.mean()), float(np.finfo(np.float32).tiny))
+    return np.asarray(maps / np.maximum(normal_map, floor), np.float32)
+
+
+def map_maximum(maps: np.ndarray) -> np.ndarray:
+    """The largest value of each map ``(n, H, W)``, float64 ``(n,)``; an extension."""
+    return maps.reshape(len(maps), -1).max(axis=1).astype(np.float64)
+
+
+def map_quantile(maps: np.ndarray, quantile: float) -> np.ndarray:
+    """An upper quantile of each map, an extension: steadier than the largest value.
+
+    Args:
+        maps: ``(n, H, W)``.
+        quantile: in [0, 1].
+
+    Returns:
+        float64 ``(n,)``.
+    """
+    return np.quantile(maps.reshape(len(maps), -1), quantile, axis=1).astype(np.float64)
 
 
 def blur_matrix(size: int, sigma: float) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +22,7 @@ from daad_jax.state import Networks, TrainState, build_networks, build_optimizer
 from daad_jax.step import normalize_images
 
 CALIBRATION_FILE = "calibration.json"
+REFERENCE_FILE = "reference.npz"
 
 
 class RawScores(NamedTuple):
@@ -30,13 +32,30 @@ class RawScores(NamedTuple):
         reconstruction_score: R(x), float64 ``(n,)``.
         alignment_score: L(x), float64 ``(n,)``, or None without a discriminator.
         anomaly_map: float32 ``(n, H, W)``.
+        feature_map: float32 ``(n, h, w)``, or None without a discriminator; see
+            `daad_jax.scores.feature_map`.
         reconstruction: float32 ``(n, H, W, C)`` in [-1, 1].
     """
 
     reconstruction_score: np.ndarray
     alignment_score: np.ndarray | None
     anomaly_map: np.ndarray
+    feature_map: np.ndarray | None
     reconstruction: np.ndarray
+
+
+class Reference(NamedTuple):
+    """The mean maps of normal training images, which the relative scores divide by.
+
+    Attributes:
+        step: the checkpoint's step.
+        anomaly_map: float32 ``(H, W)``.
+        feature_map: float32 ``(h, w)``, or None without a discriminator.
+    """
+
+    step: int
+    anomaly_map: np.ndarray
+    feature_map: np.ndarray | None
 
 
 class Calibration(NamedTuple):
@@ -63,6 +82,7 @@ class Result(NamedTuple):
             normal images. None when the run held out no images to calibrate on.
         reconstruction_score: R(x), unscaled, float64 ``(n,)``.
         alignment_score: L(x), unscaled, float64 ``(n,)``, or None without a discriminator.
+        localized_scores: by name, float64 ``(n,)`` each, unscaled; see `localized_scores`.
         anomaly_map: float32 ``(n, H, W)``, smoothed squared error, at the model's image size.
         reconstruction: float32 ``(n, H, W, C)`` in [-1, 1].
     """
@@ -70,6 +90,7 @@ class Result(NamedTuple):
     anomaly_score: np.ndarray | None
     reconstruction_score: np.ndarray
     alignment_score: np.ndarray | None
+    localized_scores: dict[str, np.ndarray]
     anomaly_map: np.ndarray
     reconstruction: np.ndarray
 
@@ -88,10 +109,11 @@ def score_images(
         blur: ``(H, H)`` from `daad_jax.scores.blur_matrix`.
 
     Returns:
-        ``reconstruction_score`` (B,), ``alignment_score`` (B,) unless there is no discriminator,
-        ``anomaly_map`` (B, H, W), ``reconstruction`` (B, H, W, C).
+        ``reconstruction_score`` (B,), ``anomaly_map`` (B, H, W), ``reconstruction`` (B, H, W, C)
+        and, with a discriminator, ``alignment_score`` (B,) and ``feature_map`` (B, h, w).
     """
-    generated = networks.generator.apply(state.generator.variables, images, train=False)
+    generator, discriminator = state.evaluated
+    generated = networks.generator.apply(generator, images, train=False)
     assert isinstance(generated, dict)
     reconstruction = generated["reconstruction"]
     result = {
@@ -100,12 +122,12 @@ def score_images(
         "reconstruction": reconstruction,
     }
     if networks.discriminator is not None:
-        assert state.discriminator is not None
         judge: Callable[[jax.Array], Any] = functools.partial(
-            networks.discriminator.apply, state.discriminator.variables, train=False
+            networks.discriminator.apply, discriminator, train=False
         )
         (_, features), (_, reconstruction_features) = judge(images), judge(reconstruction)
         result["alignment_score"] = scores.alignment_score(features, reconstruction_features)
+        result["feature_map"] = scores.feature_map(features, reconstruction_features)
     return result
 
 
@@ -123,9 +145,8 @@ def memory_usage(
     Returns:
         For each scale with a memory, `daad_jax.memory.ItemUsage` of ``(N,)`` each.
     """
-    generated = networks.generator.apply(
-        state.generator.variables, images, train=False, return_weights=True
-    )
+    generator, _ = state.evaluated
+    generated = networks.generator.apply(generator, images, train=False, return_weights=True)
     assert isinstance(generated, dict)
     return {scale: item_usage(read.weights, counted) for scale, read in generated["reads"].items()}
 
@@ -153,6 +174,7 @@ class Scorer:
             joined["reconstruction_score"].astype(np.float64),
             None if alignment is None else alignment.astype(np.float64),
             joined["anomaly_map"],
+            joined.get("feature_map"),
             joined["reconstruction"],
         )
 
@@ -190,11 +212,18 @@ class Scorer:
 class Detector:
     """A trained run, ready to score images; see `load`."""
 
-    def __init__(self, config: Config, scorer: Scorer, calibration: Calibration | None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        scorer: Scorer,
+        calibration: Calibration | None,
+        reference: Reference | None,
+    ) -> None:
         """Use `load` instead."""
         self.config = config
         self._scorer = scorer
         self._calibration = calibration
+        self._reference = reference
 
     @property
     def threshold(self) -> float | None:
@@ -225,7 +254,14 @@ class Detector:
         score = None
         if self._calibration is not None:
             score = fuse(raw, self.config.score.gamma, self._calibration)
-        return Result(score, *raw)
+        return Result(
+            score,
+            raw.reconstruction_score,
+            raw.alignment_score,
+            localized_scores(raw, self.config.score.map_quantile, self._reference),
+            raw.anomaly_map,
+            raw.reconstruction,
+        )
 
     def _prepare(self, image: Any) -> np.ndarray:
         data = self.config.data
@@ -233,6 +269,7 @@ class Detector:
             "size": data.image_size,
             "channels": data.channels,
             "resize": data.resize,
+            "brightness": data.brightness,
         }
         if isinstance(image, (str, Path)):
             return decode_image(read_bytes(Path(image)), str(image), **form)
@@ -255,8 +292,9 @@ def load(workdir: str | Path) -> Detector:
     config = load_config(workdir)
     mesh = sharding.make_mesh(jax.local_devices()[:1])
     state = restore_state(workdir, config, mesh)
-    calibration = load_calibration(workdir, int(state.step))
-    return Detector(config, Scorer(config, state, mesh), calibration)
+    step = int(state.step)
+    calibration, reference = load_calibration(workdir, step), load_reference(workdir, step)
+    return Detector(config, Scorer(config, state, mesh), calibration, reference)
 
 
 def restore_state(workdir: Path, config: Config, mesh: jax.sharding.Mesh) -> TrainState:
@@ -269,7 +307,7 @@ def restore_state(workdir: Path, config: Config, mesh: jax.sharding.Mesh) -> Tra
     size, channels = config.data.image_size, config.data.channels
     images = jax.ShapeDtypeStruct((1, size, size, channels), jnp.float32)
     shapes = jax.eval_shape(
-        lambda key, x: init_state(networks, optimizer, key, x),
+        functools.partial(init_state, networks, optimizer, average=config.train.average_decay > 0),
         jax.eval_shape(jax.random.key, 0),
         images,
     )
@@ -305,6 +343,74 @@ def fuse(raw: RawScores, gamma: float, calibration: Calibration) -> np.ndarray:
     return scores.anomaly_score(reconstruction, alignment, gamma)
 
 
+def localized_scores(
+    raw: RawScores, quantile: float, reference: Reference | None
+) -> dict[str, np.ndarray]:
+    """The localised scores by name, extensions of the paper's: the worst place counts.
+
+    Args:
+        raw: the images' scores.
+        quantile: of R_quantile.
+        reference: what the relative scores divide by; without it there are none.
+
+    Returns:
+        float64 ``(n,)`` each, unscaled: ``R_max`` and ``R_quantile`` of the anomaly map; with a
+        reference both of the `daad_jax.scores.relative_map`, ``R_max_relative`` and
+        ``R_quantile_relative``; with a discriminator ``L_max`` and, with both,
+        ``L_max_relative`` of the feature map.
+    """
+    result = {
+        "R_max": scores.map_maximum(raw.anomaly_map),
+        "R_quantile": scores.map_quantile(raw.anomaly_map, quantile),
+    }
+    if raw.feature_map is not None:
+        result["L_max"] = scores.map_maximum(raw.feature_map)
+    if reference is not None:
+        relative = scores.relative_map(raw.anomaly_map, reference.anomaly_map)
+        result["R_max_relative"] = scores.map_maximum(relative)
+        result["R_quantile_relative"] = scores.map_quantile(relative, quantile)
+        if raw.feature_map is not None and reference.feature_map is not None:
+            relative = scores.relative_map(raw.feature_map, reference.feature_map)
+            result["L_max_relative"] = scores.map_maximum(relative)
+    return result
+
+
+def fit_reference(raw: RawScores, step: int) -> Reference:
+    """The mean maps of some normal training images.
+
+    Args:
+        raw: their scores.
+        step: the checkpoint's.
+    """
+    features = None if raw.feature_map is None else raw.feature_map.mean(axis=0)
+    return Reference(step, raw.anomaly_map.mean(axis=0), features)
+
+
+def save_reference(workdir: Path, reference: Reference) -> None:
+    """Writes ``reference.npz``."""
+    values = {name: value for name, value in reference._asdict().items() if value is not None}
+    np.savez(workdir / REFERENCE_FILE, **values)
+
+
+def load_reference(workdir: Path, step: int) -> Reference | None:
+    """Reads ``reference.npz``; None when the run was not evaluated yet.
+
+    Raises:
+        CheckpointError: if it is damaged, or belongs to another step than the checkpoint.
+    """
+    path = workdir / REFERENCE_FILE
+    if not path.exists():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as values:
+            features = values.get("feature_map")
+            reference = Reference(int(values["step"]), values["anomaly_map"], features)
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise CheckpointError(f"{path}: cannot be read; run eval.py to write it anew") from error
+    _check_step(path, reference.step, step)
+    return reference
+
+
 def save_calibration(workdir: Path, calibration: Calibration) -> None:
     """Writes ``calibration.json``."""
     values = {**calibration._asdict(), "reconstruction": calibration.reconstruction._asdict()}
@@ -333,12 +439,16 @@ def load_calibration(workdir: Path, step: int) -> Calibration | None:
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path}: cannot be read; run eval.py to write it anew") from error
-    if calibration.step != step:
-        raise CheckpointError(
-            f"{path}: belongs to step {calibration.step}, the checkpoint to step {step}; run "
-            "eval.py to write it anew"
-        )
+    _check_step(path, calibration.step, step)
     return calibration
+
+
+def _check_step(path: Path, own: int, step: int) -> None:
+    if own != step:
+        raise CheckpointError(
+            f"{path}: belongs to step {own}, the checkpoint to step {step}; run eval.py to write "
+            "it anew"
+        )
 
 
 class _HashableNetworks:

@@ -1,5 +1,6 @@
 """The networks of a config, and the state that training moves: all of it, and nothing else."""
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -49,11 +50,24 @@ class TrainState:
         step: int32 scalar, the number of updates made.
         generator: the generator's arrays.
         discriminator: the discriminator's, or None.
+        average: running averages of the generator's and the discriminator's variables, or None.
     """
 
     step: jax.Array
     generator: NetworkState
     discriminator: NetworkState | None
+    average: tuple[Any, Any] | None = None
+
+    @property
+    def variables(self) -> tuple[Any, Any]:
+        """The variables of the generator and of the discriminator, or None, as last updated."""
+        critic = self.discriminator
+        return self.generator.variables, None if critic is None else critic.variables
+
+    @property
+    def evaluated(self) -> tuple[Any, Any]:
+        """The `variables` that images are scored with: the averages where there are any."""
+        return self.variables if self.average is None else self.average
 
 
 def build_networks(config: Config) -> Networks:
@@ -90,6 +104,8 @@ def init_state(
     optimizer: optax.GradientTransformation,
     key: jax.Array,
     images: jax.Array,
+    *,
+    average: bool = False,
 ) -> TrainState:
     """Makes the state at step 0; pure, so that it can be jitted, sharded and shape-evaluated.
 
@@ -99,6 +115,7 @@ def init_state(
         key: a random key.
         images: ``(B, H, W, C)`` in [-1, 1], real training images: the memory items' scale is
             taken from the queries that they make.
+        average: whether a running average of the variables is kept.
 
     Returns:
         The state, with batch statistics at their initial 0 and 1.
@@ -108,7 +125,10 @@ def init_state(
     discriminator = None
     if networks.discriminator is not None:
         discriminator = _init_network(networks.discriminator, optimizer, discriminator_key, images)
-    return TrainState(jnp.zeros((), jnp.int32), generator, discriminator)
+    state = TrainState(jnp.zeros((), jnp.int32), generator, discriminator)
+    if not average:
+        return state
+    return dataclasses.replace(state, average=jax.tree.map(jnp.copy, state.variables))
 
 
 def _init_network(

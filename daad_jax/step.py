@@ -27,6 +27,7 @@ class StepSpec(NamedTuple):
         joint_batch_norm: whether D sees real and reconstructed images as one batch.
         flip_horizontal: whether images are mirrored at random.
         flip_vertical: whether images are turned upside down at random.
+        average_decay: decay of the running average of the variables; 0 keeps none.
     """
 
     weights: LossWeights = LossWeights()
@@ -36,6 +37,7 @@ class StepSpec(NamedTuple):
     joint_batch_norm: bool = False
     flip_horizontal: bool = False
     flip_vertical: bool = False
+    average_decay: float = 0.0
 
 
 def step_spec(config: Config) -> StepSpec:
@@ -49,6 +51,7 @@ def step_spec(config: Config) -> StepSpec:
         joint_batch_norm=config.discriminator.batch_norm == "joint",
         flip_horizontal=config.data.flip_horizontal,
         flip_vertical=config.data.flip_vertical,
+        average_decay=config.train.average_decay,
     )
 
 
@@ -104,7 +107,18 @@ def train_step(
                 discriminator, batch_stats=aux["discriminator_stats"]
             )
     metrics |= summarize_reads(aux["reads"])
-    return TrainState(state.step + 1, generator, discriminator), metrics
+    updated = TrainState(state.step + 1, generator, discriminator, state.average)
+    if spec.average_decay > 0:
+        updated = dataclasses.replace(updated, average=_average(updated, spec.average_decay))
+    return updated, metrics
+
+
+def _average(state: TrainState, decay: float) -> tuple[Any, Any]:
+    """The next running average; its decay rises over the first steps, so that it starts soon."""
+    step = state.step.astype(jnp.float32)
+    rate = jnp.minimum(decay, (1 + step) / (10 + step))
+    average: tuple[Any, Any] = optax.incremental_update(state.variables, state.average, 1 - rate)
+    return average
 
 
 def normalize_images(images: jax.Array) -> jax.Array:

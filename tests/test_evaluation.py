@@ -1,5 +1,6 @@
 import csv
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -31,11 +32,15 @@ def run(tmp_path_factory):
 def test_the_file_holds_every_score_and_control(run):
     workdir, _, dataset, result = run
     assert json.loads((workdir / "evaluation.json").read_text()) == result
-    assert set(result["scores"]) == {"R", "L", "A", "A_paper"}
+    localized = {"R_max", "R_quantile", "R_max_relative", "R_quantile_relative"}
+    localized |= {"L_max", "L_max_relative"}
+    assert set(result["scores"]) == {"R", "L", "A", "A_paper"} | localized
     assert set(result["controls"]) == {"mean", "std", "gradient", "file_size", "pca"}
     assert result["test_good"] == result["test_defective"] == 10
     assert 0 <= result["pixel_auroc"] <= 1
+    assert 0 <= result["pixel_auroc_relative"] <= 1
     assert set(result["by_kind"]) == {"square"}
+    assert set(result["by_kind"]["square"]) == set(result["scores"])
     assert len(dataset.test) == 20
 
 
@@ -51,6 +56,34 @@ def test_rows_of_the_csv_reproduce_the_aurocs(run):
     scaled = [(columns[name] - columns[name].min()) / np.ptp(columns[name]) for name in ("R", "L")]
     gamma = config.score.gamma
     np.testing.assert_allclose(columns["A_paper"], gamma * scaled[0] + (1 - gamma) * scaled[1])
+
+
+def test_localised_scores_are_those_of_the_maps_and_of_normal_training_images(run):
+    workdir, config, dataset, result = run
+    detector = daad_jax.load(workdir)
+    normal = detector.score(dataset.train.images).anomaly_map.mean(axis=0)
+    assert normal.min() > 0.01 * normal.mean()  # so that the floor plays no part
+    scored = detector.score(dataset.test.images)
+    relative = scored.anomaly_map / normal
+    expected = {
+        "R_max": scored.anomaly_map.max(axis=(1, 2)),
+        "R_max_relative": relative.max(axis=(1, 2)),
+        "R_quantile_relative": np.quantile(relative, config.score.map_quantile, axis=(1, 2)),
+    }
+    for name, values in expected.items():
+        np.testing.assert_allclose(scored.localized_scores[name], values, rtol=1e-4)
+        auroc = roc_auc_score(dataset.test.labels, values)
+        assert auroc == pytest.approx(result["scores"][name]["image_auroc"], abs=1e-6)
+    assert set(scored.localized_scores) == set(result["scores"]) - {"R", "L", "A", "A_paper"}
+
+
+def test_a_damaged_reference_is_named(run, tmp_path):
+    (tmp_path / "reference.npz").write_bytes(b"PK not an archive")
+    with pytest.raises(CheckpointError, match=r"reference\.npz: cannot be read; run eval\.py"):
+        scoring.load_reference(tmp_path, 30)
+    shutil.copy(run[0] / "reference.npz", tmp_path)
+    with pytest.raises(CheckpointError, match="belongs to step 30"):
+        scoring.load_reference(tmp_path, 31)
 
 
 def test_the_calibrated_scale_comes_from_held_out_images(run):
@@ -129,7 +162,8 @@ def test_without_held_out_images_there_is_only_the_papers_protocol(tmp_path):
     )
     train(config, dataset, tmp_path, log=lambda _: None)
     result = evaluate(tmp_path, dataset).summary
-    assert set(result["scores"]) == {"R", "A"}
+    assert {"R", "A", "R_max_relative"} <= set(result["scores"])
+    assert not any(name.startswith(("L", "A_")) for name in result["scores"])
     assert result["scores"]["A"]["image_auroc"] == result["scores"]["R"]["image_auroc"]
     assert result["threshold"] is None
     detector = daad_jax.load(tmp_path)

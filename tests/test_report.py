@@ -10,7 +10,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from daad_jax import cli, controls, evaluation, html_report, metrics, plots, report, training
+from daad_jax import (
+    cli,
+    controls,
+    evaluation,
+    html_report,
+    metrics,
+    plots,
+    report,
+    scoring,
+    training,
+)
 from daad_jax import config as config_lib
 from daad_jax.data.dataset import Dataset, ImageSet
 from daad_jax.evaluation import Evaluation
@@ -75,11 +85,13 @@ def fabricate(setting="daad_plus", names=None, kinds=None, masks=True, category=
         rng.random(count) + labels,
         rng.random(count) if config.has_discriminator else None,
         (rng.random((count, SIZE, SIZE)) * np.arange(1, count + 1)[:, None, None]).astype("f4"),
+        rng.random((count, 4, 4)).astype("f4") if config.has_discriminator else None,
         rng.uniform(-1, 1, (count, SIZE, SIZE, 1)).astype("f4"),
     )
     alignment = Scale(0.0, 1.0) if config.has_discriminator else None
     calibration = Calibration(7, Scale(0.0, 1.0), alignment, 0.8)
-    named = evaluation.named_scores(raw, config, calibration)
+    reference = scoring.fit_reference(raw, 7)
+    named = evaluation.named_scores(raw, config, calibration, reference)
     scores = {
         name: metrics.detection_metrics(labels, values, samples=20, seed=0)
         for name, values in named.items()
@@ -96,8 +108,9 @@ def fabricate(setting="daad_plus", names=None, kinds=None, masks=True, category=
         "test_good": int(np.sum(labels == 0)),
         "test_defective": int(np.sum(labels)),
         "scores": scores,
-        "by_kind": {kind: 0.75 for kind in sorted(set(kinds)) if kind != "good"},
+        "by_kind": {kind: dict.fromkeys(named, 0.75) for kind in set(kinds) - {"good"}},
         "pixel_auroc": 0.8125 if masks else None,
+        "pixel_auroc_relative": 0.8375 if masks else None,
         "threshold": 0.8,
         "controls": controls.evaluate_controls({"file_size": rng.random(count)}, labels),
         "memory": memory if setting.startswith(("daad", "memae")) else {},

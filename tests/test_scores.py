@@ -35,3 +35,25 @@ def test_anomaly_map_is_the_smoothed_channel_mean(sigma):
     error = ((X - Y) ** 2).mean(-1)
     expected = [ndimage.gaussian_filter(one, sigma, mode="reflect") for one in error]
     np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_feature_map_is_the_channel_mean():
+    np.testing.assert_allclose(
+        jax.jit(scores.feature_map)(X, Y), ((X - Y) ** 2).mean(-1), rtol=1e-5, atol=1e-7
+    )
+
+
+def test_relative_maps_divide_by_what_is_normal_with_a_floor():
+    normal = np.array([[1.0, 2.0], [5.0, 0.0]])
+    maps = np.array([[[1.0, 1.0], [10.0, 0.02]]])
+    expected = [[[1.0, 0.5], [2.0, 1.0]]]  # the floor is a hundredth of the mean, 0.02
+    np.testing.assert_allclose(scores.relative_map(maps, normal), expected)
+    still = scores.relative_map(np.zeros((1, 2, 2)), np.zeros((2, 2)))
+    np.testing.assert_array_equal(still, np.zeros((1, 2, 2)))
+
+
+def test_localised_scores_look_at_the_worst_place():
+    maps = np.zeros((2, 10, 10), np.float32)
+    maps[0, 3, 4], maps[1] = 9.0, np.arange(100).reshape(10, 10)
+    np.testing.assert_array_equal(scores.map_maximum(maps), [9.0, 99.0])
+    np.testing.assert_allclose(scores.map_quantile(maps, 0.5), [0.0, 49.5])

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from daad_jax import config as config_lib
-from daad_jax import training
+from daad_jax import scoring, training
 from daad_jax.checkpoint import Checkpoints, load_config
 from daad_jax.errors import CheckpointError, ConfigError, NonFiniteError
 from daad_jax.training import train
@@ -175,3 +175,36 @@ def test_every_setting_trains_on_eight_devices(tmp_path, setting):
     state = train(config, tiny_dataset(config), tmp_path, log=quiet)
     assert int(state.step) == 2
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(jax.device_get(state)))
+
+
+def test_averaged_weights_are_evaluated_and_kept_with_the_run(tmp_path, one_device):
+    config = tiny_config(train__average_decay=0.9, train__steps=4)
+    dataset = tiny_dataset(config)
+    state = train(config, dataset, tmp_path / "w", mesh=one_device, log=quiet)
+    plain = tiny_config(train__steps=4)
+    other = train(plain, dataset, tmp_path / "p", mesh=one_device, log=quiet)
+    assert_bitwise_equal(state.variables, other.variables)
+
+    def average(steps):
+        """The mean that rises from the state at step 0, by its definition."""
+        mean = None
+        for step in range(steps + 1):
+            stopped = train(
+                plain, dataset, tmp_path / f"s{step}", mesh=one_device, stop_at=step, log=quiet
+            )
+            own = jax.tree.map(np.float64, jax.device_get(stopped.variables))
+            rate = min(0.9, (1 + step) / (10 + step))
+            mean = own if mean is None else mix(mean, own, rate)
+        return mean
+
+    def mix(mean, own, rate):
+        return jax.tree.map(lambda m, o: rate * m + (1 - rate) * o, mean, own)
+
+    for found, expected in zip(
+        jax.tree.leaves(state.average), jax.tree.leaves(average(4)), strict=True
+    ):
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    restored = scoring.restore_state(tmp_path / "w", config, one_device)
+    assert_bitwise_equal(restored.average, state.average)
+    assert_bitwise_equal(restored.evaluated, state.average)
+    assert_bitwise_equal(other.evaluated, other.variables)

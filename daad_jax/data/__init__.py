@@ -74,5 +74,7 @@ def _load(config: Config, category: str, cache: Path | None) -> Dataset:
             raise ConfigError(
                 f"data.image_size: the textures are {textures.CROP} px with data.channels=1"
             )
+        if config.data.brightness != "kept":
+            raise ConfigError("data.brightness: the textures come with their brightness 'kept'")
         return textures.load_textures(category, calibrate=config.data.calibration_fraction > 0)
     return prepared.load_prepared(config.data, category, cache)

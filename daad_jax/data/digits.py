@@ -66,7 +66,11 @@ def _image_set(
 ) -> ImageSet:
     resized = [
         images.resize_array(
-            pixels[index], size=config.image_size, channels=config.channels, resize=config.resize
+            pixels[index],
+            size=config.image_size,
+            channels=config.channels,
+            resize=config.resize,
+            brightness=config.brightness,
         )
         for index in chosen
     ]

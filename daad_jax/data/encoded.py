@@ -89,6 +89,7 @@ def _decode(encoded: EncodedImages, index: int, content: bytes, config: DataConf
         size=config.image_size,
         channels=config.channels,
         resize=config.resize,
+        brightness=config.brightness,
     )
 
 
@@ -105,6 +106,7 @@ def _fingerprint(encoded: EncodedImages, config: DataConfig) -> tuple[str, np.nd
         "size": config.image_size,
         "channels": config.channels,
         "resize": config.resize,
+        "brightness": config.brightness,
     }
     total = hashlib.blake2b(json.dumps(decides).encode(), digest_size=16)
     sizes = np.zeros(len(encoded.names), np.int64)

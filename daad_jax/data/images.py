@@ -23,7 +23,9 @@ _FILTERS = {
 _WARNINGS = threading.Lock()
 
 
-def decode_image(content: bytes, name: str, *, size: int, channels: int, resize: str) -> np.ndarray:
+def decode_image(
+    content: bytes, name: str, *, size: int, channels: int, resize: str, brightness: str = "kept"
+) -> np.ndarray:
     """Decodes and resizes one image.
 
     Grey, 16-bit, RGBA, palette and CMYK images are converted: 16 bits to their upper 8, a
@@ -35,6 +37,7 @@ def decode_image(content: bytes, name: str, *, size: int, channels: int, resize:
         size: height and width of the result in pixels.
         channels: 3 for RGB, 1 for luminance.
         resize: a key of the filters, "area" by default in the config.
+        brightness: "kept", or "equal" to apply `equalize_brightness`.
 
     Returns:
         uint8 ``(size, size, channels)``.
@@ -43,8 +46,8 @@ def decode_image(content: bytes, name: str, *, size: int, channels: int, resize:
         DataError: if the bytes are no image, or a truncated one.
     """
     image = to_mode(_open(content, name), "RGB" if channels == 3 else "L")
-    pixels = np.asarray(image.resize((size, size), _FILTERS[resize]))
-    return pixels.reshape(size, size, channels)
+    pixels = np.asarray(image.resize((size, size), _FILTERS[resize])).reshape(size, size, channels)
+    return equalize_brightness(pixels) if brightness == "equal" else pixels
 
 
 def decode_mask(content: bytes, name: str, *, size: int) -> np.ndarray:
@@ -62,7 +65,22 @@ def decode_mask(content: bytes, name: str, *, size: int) -> np.ndarray:
     return np.asarray(image.resize((size, size), Image.Resampling.BOX)) >= 128
 
 
-def resize_array(image: np.ndarray, *, size: int, channels: int, resize: str) -> np.ndarray:
+def equalize_brightness(pixels: np.ndarray) -> np.ndarray:
+    """Divides an image by its mean, which becomes mid-grey; what is twice the mean turns white.
+
+    Args:
+        pixels: uint8 ``(H, W, C)``.
+
+    Returns:
+        uint8, the same shape; a black image stays black.
+    """
+    mean = float(np.mean(pixels, dtype=np.float64))
+    return np.clip(np.rint(pixels * (127.5 / max(mean, 1e-6))), 0, 255).astype(np.uint8)
+
+
+def resize_array(
+    image: np.ndarray, *, size: int, channels: int, resize: str, brightness: str = "kept"
+) -> np.ndarray:
     """Resizes and converts one decoded uint8 image as `decode_image` does.
 
     Args:
@@ -70,6 +88,7 @@ def resize_array(image: np.ndarray, *, size: int, channels: int, resize: str) ->
         size: height and width of the result.
         channels: 3 or 1.
         resize: as in `decode_image`.
+        brightness: as in `decode_image`.
 
     Returns:
         uint8 ``(size, size, channels)``.
@@ -78,7 +97,8 @@ def resize_array(image: np.ndarray, *, size: int, channels: int, resize: str) ->
     converted = to_mode(Image.fromarray(image), "RGB" if channels == 3 else "L")
     if converted.size != (size, size):
         converted = converted.resize((size, size), _FILTERS[resize])
-    return np.asarray(converted).reshape(size, size, channels)
+    pixels = np.asarray(converted).reshape(size, size, channels)
+    return equalize_brightness(pixels) if brightness == "equal" else pixels
 
 
 def to_mode(image: Image.Image, mode: str) -> Image.Image:

@@ -110,3 +110,16 @@ def test_image_bombs_are_refused(monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 32)
     with pytest.raises(DataError, match="too many pixels"):
         decode(encode(Image.fromarray(GREY)))
+
+
+def test_equal_brightness_divides_by_the_mean_and_makes_it_mid_grey():
+    pixels = np.array([[[10], [20]], [[30], [100]]], np.uint8)
+    result = images.equalize_brightness(pixels)
+    np.testing.assert_array_equal(result[..., 0], [[32, 64], [96, 255]])
+    np.testing.assert_array_equal(images.equalize_brightness(pixels * 2), result)
+    np.testing.assert_array_equal(images.equalize_brightness(pixels * 0), pixels * 0)
+    form = {"size": 2, "channels": 1, "resize": "area", "brightness": "equal"}
+    np.testing.assert_array_equal(images.resize_array(pixels, **form), result)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels[..., 0]).save(buffer, format="PNG")
+    np.testing.assert_array_equal(images.decode_image(buffer.getvalue(), "x", **form), result)
