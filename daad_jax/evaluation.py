@@ -2,6 +2,7 @@
 
 import csv
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +14,8 @@ from daad_jax import controls, metrics, scores, scoring, sharding
 from daad_jax.checkpoint import check_same_images, load_config
 from daad_jax.config import Config
 from daad_jax.data import Dataset
+from daad_jax.data.dataset import GOOD
+from daad_jax.data.pseudo import make_pseudo_defects
 from daad_jax.memory import ItemUsage
 from daad_jax.scoring import Calibration, RawScores, Reference, Scorer
 
@@ -55,8 +58,9 @@ def evaluate(
         The `Evaluation`. Its summary has ``category``, ``setting``, ``step``, ``protocol``,
         counts, ``scores`` (those of `named_scores`, each with the metrics of
         `daad_jax.metrics.detection_metrics`), ``by_kind`` (the image AUROC of each score for each
-        kind of defect), ``pixel_auroc`` and ``pixel_auroc_relative``, ``threshold``, ``controls``
-        and ``memory`` (see `summarize_usage`).
+        kind of defect), ``pixel_auroc`` and ``pixel_auroc_relative``, ``threshold``,
+        ``controls``, ``memory`` (see `summarize_usage`) and ``pseudo`` (see `pseudo_summary`; None
+        when no images were held out).
 
     Raises:
         CheckpointError: if the workdir has no sound checkpoint, or the images are others.
@@ -68,10 +72,10 @@ def evaluate(
     step = int(state.step)
     scorer = Scorer(config, state, mesh)
     raw = scorer(dataset.test.images)
-    calibration = _calibrate(workdir, config, dataset, scorer, step)
-    reference = scoring.fit_reference(
-        scorer(_evenly(dataset.train.images, _REFERENCE_IMAGES)), step
-    )
+    held_out = scorer(dataset.calibration.images) if len(dataset.calibration) else None
+    calibration = _calibrate(workdir, config, held_out, step)
+    normal = scorer(_evenly(dataset.train.images, _REFERENCE_IMAGES))
+    reference = scoring.fit_reference(normal, step)
     scoring.save_reference(workdir, reference)
     named = named_scores(raw, config, calibration, reference)
     summary = _assemble(config, dataset, step, raw, named, calibration)
@@ -80,6 +84,9 @@ def evaluate(
     )
     sample = _evenly(dataset.test.images, _USAGE_IMAGES)
     summary["memory"] = summarize_usage(scorer.usage(sample), len(sample))
+    summary["pseudo"] = _score_pseudo_defects(
+        config, dataset, scorer, held_out, calibration, reference
+    )
     _write_scores(workdir / SCORES_FILE, dataset, named, calibration)
     (workdir / EVALUATION_FILE).write_text(json.dumps(summary, indent=2) + "\n")
     return Evaluation(config, summary, raw, named, calibration)
@@ -142,17 +149,70 @@ def _pixel_auroc(dataset: Dataset, maps: np.ndarray) -> float | None:
     return None if masks is None else metrics.pixel_auroc(masks, maps)
 
 
+def pseudo_summary(
+    normal: RawScores,
+    defective: RawScores,
+    kinds: list[str],
+    name_scores: Callable[[RawScores], dict[str, np.ndarray]],
+) -> dict[str, Any]:
+    """How well scores tell held-out normal images from pseudo-defects; no test image is used.
+
+    Args:
+        normal: the n normal images' scores.
+        defective: the m pseudo-defects' scores.
+        kinds: the pseudo-defects' m kinds.
+        name_scores: gives the scores by name, float ``(k,)`` each, of either; what it scales by
+            must not depend on the images.
+
+    Returns:
+        ``normal_images``, n; ``defects``, m; ``by_kind``, for each kind each score's image AUROC
+        against all normal images; ``scores``, for each score the mean over the kinds.
+    """
+    good, bad = name_scores(normal), name_scores(defective)
+    count = len(normal.reconstruction_score)
+    labels = np.repeat([0, 1], [count, len(kinds)])
+    both = {name: np.concatenate([good[name], bad[name]]) for name in good}
+    by_kind = _by_kind([GOOD] * count + kinds, labels, both)
+    return {
+        "normal_images": count,
+        "defects": len(kinds),
+        "scores": {
+            name: float(np.mean([values[name] for values in by_kind.values()])) for name in good
+        },
+        "by_kind": by_kind,
+    }
+
+
+def _score_pseudo_defects(
+    config: Config,
+    dataset: Dataset,
+    scorer: Scorer,
+    normal: RawScores | None,
+    calibration: Calibration | None,
+    reference: Reference,
+) -> dict[str, Any] | None:
+    if normal is None or calibration is None:
+        return None
+
+    def name_scores(raw: RawScores) -> dict[str, np.ndarray]:
+        named = named_scores(raw, config, calibration, reference)
+        fused = named.get("A_calibrated", named["A"])
+        return {name: named[name] for name in named if not name.startswith("A_")} | {"A": fused}
+
+    defects = make_pseudo_defects(dataset.calibration.images, dataset.train.images)
+    return pseudo_summary(normal, scorer(defects.images), defects.kinds, name_scores)
+
+
 def _paper_scales(raw: RawScores) -> Calibration:
     alignment = None if raw.alignment_score is None else scores.fit_scale(raw.alignment_score)
     return Calibration(0, scores.fit_scale(raw.reconstruction_score), alignment, 0.0)
 
 
 def _calibrate(
-    workdir: Path, config: Config, dataset: Dataset, scorer: Scorer, step: int
+    workdir: Path, config: Config, raw: RawScores | None, step: int
 ) -> Calibration | None:
-    if len(dataset.calibration) == 0:
+    if raw is None:
         return None
-    raw = scorer(dataset.calibration.images)
     score = config.score
     calibration = scoring.calibrate(raw, step, score.gamma, score.threshold_quantile)
     scoring.save_calibration(workdir, calibration)

@@ -45,6 +45,11 @@ def evaluation_table(result: dict[str, Any]) -> str:
         f"{printable(kind)} {values['A']:.3f}" for kind, values in result["by_kind"].items()
     )
     lines.append(f"A by kind of defect: {kinds}")
+    if result["pseudo"] is not None:
+        values = ", ".join(
+            f"{name} {value:.2f}" for name, value in result["pseudo"]["scores"].items()
+        )
+        lines.append(f"pseudo-defects (no test image used): {values}")
     control_rows = [["control", "image AUROC", "turned around"]]
     for name, values in result["controls"].items():
         control_rows.append(

@@ -10,9 +10,10 @@ from sklearn.metrics import roc_auc_score
 
 import daad_jax
 from daad_jax import report, scoring
+from daad_jax.data.pseudo import make_pseudo_defects
 from daad_jax.errors import CheckpointError, DataError
-from daad_jax.evaluation import evaluate
-from daad_jax.scoring import Scorer
+from daad_jax.evaluation import evaluate, pseudo_summary
+from daad_jax.scoring import RawScores, Scorer
 from daad_jax.training import train
 from tests.conftest import tiny_config, tiny_dataset
 
@@ -98,6 +99,52 @@ def test_the_calibrated_scale_comes_from_held_out_images(run):
     assert detector.threshold == result["threshold"]
 
 
+def test_pseudo_defects_are_scored_against_the_held_out_images(run):
+    workdir, _, dataset, result = run
+    pseudo, held_out = result["pseudo"], dataset.calibration.images
+    assert (pseudo["normal_images"], pseudo["defects"]) == (len(held_out), 4 * len(held_out))
+    assert set(pseudo["scores"]) == {"R", "L", "A"}
+    detector = daad_jax.load(workdir)
+    defects = make_pseudo_defects(held_out, dataset.train.images)
+    kinds, labels = np.array(defects.kinds), np.repeat([0, 1], len(held_out))
+    for name, field in (("R", "reconstruction_score"), ("A", "anomaly_score")):
+        normal = getattr(detector.score(held_out), field)
+        values = getattr(detector.score(defects.images), field)
+        for kind, aurocs in pseudo["by_kind"].items():
+            scores = np.concatenate([normal, values[kinds == kind]])
+            assert aurocs[name] == pytest.approx(roc_auc_score(labels, scores), abs=0.02)
+        mean = np.mean([aurocs[name] for aurocs in pseudo["by_kind"].values()])
+        assert pseudo["scores"][name] == pytest.approx(mean)
+
+
+def test_pseudo_defects_by_a_scorer_made_by_hand():
+    def raw(values):
+        return RawScores(np.array(values), None, np.zeros(0), np.zeros(0))
+
+    def name_scores(scored):
+        return {"R": scored.reconstruction_score, "A": -scored.reconstruction_score}
+
+    kinds = ["scar", "patch", "scar", "patch"]
+    found = pseudo_summary(raw([1.0, 2.0]), raw([3.0, 1.5, 3.0, 0.5]), kinds, name_scores)
+    assert found == {
+        "normal_images": 2,
+        "defects": 4,
+        "scores": {"R": 0.625, "A": 0.375},
+        "by_kind": {"patch": {"R": 0.25, "A": 0.75}, "scar": {"R": 1.0, "A": 0.0}},
+    }
+
+
+@pytest.mark.parametrize("protocol", ["paper", "calibrated"])
+def test_both_protocols_tell_the_same_pseudo_defects(run, tmp_path, protocol):
+    workdir, _, dataset, result = run
+    copy = tmp_path / "run"
+    shutil.copytree(workdir, copy)
+    text = json.loads((copy / "config.json").read_text())
+    text["score"]["protocol"] = protocol
+    (copy / "config.json").write_text(json.dumps(text))
+    assert evaluate(copy, dataset).summary["pseudo"] == result["pseudo"]
+
+
 def test_evaluating_again_gives_the_same_numbers(run):
     workdir, _, dataset, result = run
     assert evaluate(workdir, dataset).summary == result
@@ -166,6 +213,8 @@ def test_without_held_out_images_there_is_only_the_papers_protocol(tmp_path):
     assert not any(name.startswith(("L", "A_")) for name in result["scores"])
     assert result["scores"]["A"]["image_auroc"] == result["scores"]["R"]["image_auroc"]
     assert result["threshold"] is None
+    assert result["pseudo"] is None
+    assert "pseudo" not in report.evaluation_table(result)
     detector = daad_jax.load(tmp_path)
     assert detector.threshold is None
     scored = detector.score(dataset.test.images[:2])
@@ -187,7 +236,15 @@ def test_a_calibration_of_another_step_is_refused(run, tmp_path):
 def test_the_tables_show_the_numbers(run):
     result = run[3]
     text = report.evaluation_table(result)
-    for name in ("R", "A (calibrated)", "A (paper)", "pca", "pixel AUROC", "threshold"):
+    for name in (
+        "R",
+        "A (calibrated)",
+        "A (paper)",
+        "pca",
+        "pixel AUROC",
+        "threshold",
+        "pseudo-defects (no test image used): R ",
+    ):
         assert name in text
     assert f"{result['scores']['A']['image_auroc']:.4f}" in text
     other = json.loads(json.dumps(result))

@@ -114,6 +114,7 @@ def fabricate(setting="daad_plus", names=None, kinds=None, masks=True, category=
         "threshold": 0.8,
         "controls": controls.evaluate_controls({"file_size": rng.random(count)}, labels),
         "memory": memory if setting.startswith(("daad", "memae")) else {},
+        "pseudo": None,
     }
     empty = test.take(slice(0))
     return Evaluation(config, summary, raw, named, calibration), Dataset(

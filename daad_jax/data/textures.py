@@ -16,6 +16,7 @@ from PIL import Image
 from scipy import ndimage
 
 from daad_jax.data.dataset import GOOD, Dataset, ImageSet
+from daad_jax.data.shapes import blob_field, curve, rasterize
 
 CATEGORIES = ("brick", "grass", "gravel")
 CROP = 64
@@ -131,15 +132,8 @@ def png_sizes(images: np.ndarray) -> np.ndarray:
 
 
 def _blob(rng: np.random.Generator) -> np.ndarray:
-    """A random closed region of 2 to 5 % of the crop: an ellipse with a wobbling edge."""
-    y, x = np.mgrid[:CROP, :CROP]
-    area = rng.uniform(0.02, 0.047) * CROP * CROP
-    ratio = rng.uniform(0.6, 1.6)
-    radii = np.sqrt(area / np.pi * np.array([ratio, 1 / ratio]))
-    center = rng.uniform(radii + 1, CROP - radii - 1)
-    distance = ((y - center[0]) / radii[0]) ** 2 + ((x - center[1]) / radii[1]) ** 2
-    wobble = ndimage.gaussian_filter(rng.standard_normal((CROP, CROP)), 3)
-    return distance + 0.35 * wobble / wobble.std() < 1.0
+    """A random closed region of 2 to 5 % of the crop."""
+    return blob_field(CROP, (0.02, 0.047), rng) < 1.0
 
 
 def _patch(
@@ -184,11 +178,10 @@ def _scratch(
 ) -> tuple[Array, Array]:
     """A thin curved groove, dark with a bright burr beside it, through which the grain shows."""
     del others
-    points = np.linspace(0.0, 1.0, 200)
     start, end = rng.uniform(3, CROP - 3, size=(2, 2))
-    bow = np.sin(np.pi * points)[:, None] * rng.normal(0.0, 4.0, size=2)
-    path = start + points[:, None] * (end - start) + bow
-    groove, burr = _rasterize(path), _rasterize(path + rng.choice([-1.0, 1.0], size=2))
+    path = curve(start, end, rng.normal(0.0, 4.0, size=2), CROP)
+    groove = rasterize(path, CROP)
+    burr = rasterize(path + rng.choice([-1.0, 1.0], size=2), CROP)
     depth = rng.uniform(2.5, 4.0) * own.std()
     scratched = crop - depth * groove + depth * (burr & ~groove)
     return scratched, groove | burr
@@ -204,13 +197,6 @@ def _stain(
     opacity = ndimage.gaussian_filter(mask.astype(np.float64), 0.5) * mask
     stained = crop[mask].mean() + 0.6 * (crop - crop[mask].mean()) + amount
     return crop + opacity * (stained - crop), mask
-
-
-def _rasterize(path: np.ndarray) -> np.ndarray:
-    canvas = np.zeros((CROP, CROP), dtype=bool)
-    inside = np.clip(np.rint(path).astype(int), 0, CROP - 1)
-    canvas[inside[:, 0], inside[:, 1]] = True
-    return canvas
 
 
 _DEFECTS: dict[str, Defect] = {

@@ -1,0 +1,165 @@
+"""Pseudo-defects: normal images with made-up defects, to choose settings by without test images.
+
+Everything that goes into them is a training image, so a score's AUROC on them may be looked at as
+often as one likes.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from scipy import ndimage
+
+from daad_jax.data.shapes import blob_field, curve, rasterize
+
+MAX_IMAGES = 200
+AREA_RANGE = (0.005, 0.06)
+MIN_CHANGE = 0.5
+_TRIES = 20
+_DONORS_FOR_SPREAD = 200
+
+Array = np.ndarray
+
+
+class PseudoDefects(NamedTuple):
+    """Normal images, each with one defect.
+
+    Attributes:
+        images: uint8 ``(m, S, S, C)`` in 0 to 255.
+        masks: bool ``(m, S, S)``; a pixel outside is the normal image's own.
+        kinds: ``m`` kinds of defect: "patch", "scar", "stain" or "halves".
+    """
+
+    images: np.ndarray
+    masks: np.ndarray
+    kinds: list[str]
+
+
+class _Donors(NamedTuple):
+    """Images ``(n, S, S, C)`` to take pixels from, and the standard deviation of their pixels."""
+
+    images: Array
+    spread: float
+
+    def pick(self, rng: np.random.Generator) -> Array:
+        return self.images[rng.integers(len(self.images))].astype(np.float64)
+
+
+# A defect takes a float image, the donors and a generator, and gives the changed image, not yet
+# clipped, and its mask.
+Defect = Callable[[Array, _Donors, np.random.Generator], tuple[Array, Array]]
+
+
+def make_pseudo_defects(normal: np.ndarray, donors: np.ndarray, *, seed: int = 0) -> PseudoDefects:
+    """Puts one defect of each kind into normal images.
+
+    A ``patch`` is a blob filled with another place of a donor (the idea of CutPaste, Li et al.,
+    CVPR 2021), a ``scar`` a thin dark or bright line, a ``stain`` a soft dark or bright blob;
+    ``halves`` joins two images along a straight line. Patches and stains cover 0.5 to 6 %. A defect
+    is drawn anew, at most 20 times, until its pixels change by half the donors' standard deviation
+    (root mean square); failing that, the strongest counts.
+
+    Args:
+        normal: uint8 ``(n, S, S, C)``, S at least 16; at most 200 evenly spaced ones are used.
+        donors: uint8 ``(k, S, S, C)``, other normal images, at least one.
+        seed: which defects are drawn.
+
+    Returns:
+        The defects, kind after kind, the images in the same order in each.
+    """
+    sampled = donors[:: -(-len(donors) // _DONORS_FOR_SPREAD)]
+    source = _Donors(donors, float(np.std(sampled, dtype=np.float64)))
+    chosen = np.linspace(0, len(normal) - 1, min(len(normal), MAX_IMAGES)).astype(int)
+    images, masks, kinds = [], [], []
+    for number, (kind, make) in enumerate(_DEFECTS.items()):
+        for index in chosen:
+            rng = np.random.default_rng([seed, number, index])
+            image, mask = _visible_defect(make, normal[index], source, rng)
+            images.append(image)
+            masks.append(mask)
+            kinds.append(kind)
+    return PseudoDefects(np.stack(images), np.stack(masks), kinds)
+
+
+def _visible_defect(
+    make: Defect, normal: Array, donors: _Donors, rng: np.random.Generator
+) -> tuple[Array, Array]:
+    """Draws a defect until it changes the pixels enough to be seen, or takes the strongest."""
+    before = normal.astype(np.float64)
+    strongest, most = None, -1.0
+    for _ in range(_TRIES):
+        image, mask = make(before, donors, rng)
+        image = np.clip(np.rint(image), 0, 255)
+        change = float(np.sqrt(np.mean(np.square(image - before)[mask])))
+        if change > most:
+            strongest, most = (image.astype(np.uint8), mask), change
+        if most >= MIN_CHANGE * donors.spread:
+            break
+    assert strongest is not None
+    return strongest
+
+
+def _blob(size: int, rng: np.random.Generator) -> Array:
+    """A blob of exactly the drawn area, however few its pixels: bool ``(S, S)``."""
+    field = blob_field(size, AREA_RANGE, rng)
+    least, most = (share * size * size for share in AREA_RANGE)
+    pixels = int(np.clip(np.sum(field < 1.0), np.ceil(least), np.floor(most)))
+    return field <= np.partition(field, pixels - 1, axis=None)[pixels - 1]
+
+
+def _patch(normal: Array, donors: _Donors, rng: np.random.Generator) -> tuple[Array, Array]:
+    """A blob of another place of a donor, a little lighter or darker than it is there."""
+    size = len(normal)
+    mask = _blob(size, rng)
+    rows, columns = ndimage.find_objects(mask.astype(int))[0]
+    height, width = rows.stop - rows.start, columns.stop - columns.start
+    top, left = rng.integers(0, (size - height + 1, size - width + 1))
+    piece = donors.pick(rng)[top : top + height, left : left + width]
+    piece = piece.mean() + rng.uniform(0.9, 1.1) * (piece - piece.mean())
+    piece += rng.uniform(-0.2, 0.2) * donors.spread
+    image = normal.copy()
+    image[rows, columns] = np.where(mask[rows, columns, None], piece, image[rows, columns])
+    return image, mask
+
+
+def _scar(normal: Array, donors: _Donors, rng: np.random.Generator) -> tuple[Array, Array]:
+    """A thin curved line, a quarter to seven tenths of the image long."""
+    size = len(normal)
+    angle = rng.uniform(0, np.pi)
+    half = 0.5 * rng.uniform(0.25, 0.7) * size * np.array([np.sin(angle), np.cos(angle)])
+    center = rng.uniform(np.abs(half) + 1, size - np.abs(half) - 1)
+    bow = rng.normal(0.0, size / 16) * np.array([np.cos(angle), -np.sin(angle)])
+    width = max(1, round(rng.integers(1, 3) * size / 64))
+    line = rasterize(curve(center - half, center + half, bow, size), size)
+    mask = ndimage.binary_dilation(line, np.ones((width, width)))
+    return normal + _shift((2.0, 4.0), donors, rng) * mask[..., None], mask
+
+
+def _stain(normal: Array, donors: _Donors, rng: np.random.Generator) -> tuple[Array, Array]:
+    """A blob that fades towards its edge and through which the texture shows."""
+    mask = _blob(len(normal), rng)
+    depth = ndimage.distance_transform_edt(mask)
+    opacity = np.minimum(2 * depth / depth.max(), 1.0)
+    return normal + _shift((1.0, 2.5), donors, rng) * opacity[..., None], mask
+
+
+def _halves(normal: Array, donors: _Donors, rng: np.random.Generator) -> tuple[Array, Array]:
+    """All that lies beyond a straight line near the centre comes from a donor."""
+    size = len(normal)
+    y, x = np.mgrid[:size, :size] - (size - 1) / 2
+    angle, offset = rng.uniform(0, 2 * np.pi), rng.uniform(-0.1, 0.1) * size
+    mask = y * np.sin(angle) + x * np.cos(angle) > offset
+    return np.where(mask[..., None], donors.pick(rng), normal), mask
+
+
+def _shift(amounts: tuple[float, float], donors: _Donors, rng: np.random.Generator) -> float:
+    """So many standard deviations of the donors' pixels, down or up."""
+    return float(rng.choice([-1.0, 1.0]) * rng.uniform(*amounts) * donors.spread)
+
+
+_DEFECTS: dict[str, Defect] = {
+    "patch": _patch,
+    "scar": _scar,
+    "stain": _stain,
+    "halves": _halves,
+}

@@ -1,0 +1,61 @@
+"""Random outlines of defects, at any image size."""
+
+import numpy as np
+from scipy import ndimage
+
+_WOBBLE = 3 / 64
+_POINTS = 200 / 64
+
+
+def blob_field(size: int, area_range: tuple[float, float], rng: np.random.Generator) -> np.ndarray:
+    """A random field whose lowest part is a blob: an ellipse with a wobbling edge.
+
+    Args:
+        size: height and width of the image in pixels.
+        area_range: least and greatest area of the ellipse, as shares of the image.
+        rng: the generator.
+
+    Returns:
+        Float ``(size, size)``, 0 or a little less in the middle of the ellipse and about 1 on its
+        edge.
+    """
+    y, x = np.mgrid[:size, :size]
+    area = rng.uniform(*area_range) * size * size
+    ratio = rng.uniform(0.6, 1.6)
+    radii = np.sqrt(area / np.pi * np.array([ratio, 1 / ratio]))
+    center = rng.uniform(radii + 1, size - radii - 1)
+    distance = ((y - center[0]) / radii[0]) ** 2 + ((x - center[1]) / radii[1]) ** 2
+    wobble = ndimage.gaussian_filter(rng.standard_normal((size, size)), _WOBBLE * size)
+    return distance + 0.35 * wobble / wobble.std()
+
+
+def curve(start: np.ndarray, end: np.ndarray, bow: np.ndarray, size: int) -> np.ndarray:
+    """The path of a curved line.
+
+    Args:
+        start: row and column ``(2,)`` where it starts.
+        end: row and column where it ends.
+        bow: how far, in pixels, its middle lies off the straight line, ``(2,)``.
+        size: height and width of the image in pixels; the path may leave it.
+
+    Returns:
+        The points of its path, float ``(p, 2)``, less than a pixel apart.
+    """
+    points = np.linspace(0.0, 1.0, int(_POINTS * size))
+    return start + points[:, None] * (end - start) + np.sin(np.pi * points)[:, None] * bow
+
+
+def rasterize(path: np.ndarray, size: int) -> np.ndarray:
+    """The pixels under a path.
+
+    Args:
+        path: rows and columns, float ``(p, 2)``; points outside the image go to its border.
+        size: height and width of the image in pixels.
+
+    Returns:
+        Bool ``(size, size)``.
+    """
+    canvas = np.zeros((size, size), dtype=bool)
+    inside = np.clip(np.rint(path).astype(int), 0, size - 1)
+    canvas[inside[:, 0], inside[:, 1]] = True
+    return canvas
