@@ -4,7 +4,7 @@ import difflib
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from daad_jax.errors import CheckpointError, ConfigError, UserError, suggestion
 from daad_jax.evaluation import evaluate
 
 _DEFAULT_CONFIG = Path(__file__).parent.parent / "configs" / "default.py"
+_LENGTH = ("train.epochs", "train.steps")
 
 
 def run(main: Callable[[Sequence[str]], None], argv: Sequence[str]) -> int:
@@ -76,7 +77,7 @@ def eval_main(argv: Sequence[str]) -> None:
     """
     values = flags.FlagValues()
     flags.DEFINE_string("workdir", None, "The run's folder.", flag_values=values)
-    _parse(values, argv)
+    parse_flags(values, argv)
     if not values.workdir:
         raise ConfigError("--workdir: give the folder that train.py wrote to")
     results = []
@@ -123,10 +124,30 @@ def parse_train_flags(argv: Sequence[str]) -> tuple[Config, Path]:
     Raises:
         ConfigError: for an unknown flag, field, file or setting, or a value that cannot be read.
     """
-    _check_overrides(argv)
     values = flags.FlagValues()
     flags.DEFINE_string("workdir", None, "Where the run is kept.", flag_values=values)
-    path = _config_path(argv)
+    config = parse_config(argv, values)
+    name = f"{config_path(argv).stem}-{config.setting}"
+    if config.data.category != ALL:
+        name += f"-{folder_name(category_name(config))}"
+    return config, Path(values.workdir or Path("runs") / name).expanduser()
+
+
+def parse_config(argv: Sequence[str], values: flags.FlagValues) -> Config:
+    """Parses ``--config=FILE[:SETTING]``, ``--config.FIELD=VALUE`` and a command's own flags.
+
+    Args:
+        argv: the arguments, the program's name first.
+        values: holds the command's own flags, which get their values; used once.
+
+    Returns:
+        The config, not yet validated.
+
+    Raises:
+        ConfigError: for an unknown flag, field, file or setting, or a value that cannot be read.
+    """
+    _check_overrides(argv)
+    path = config_path(argv)
     # The loader reuses the module of the last config file, and what was defined there.
     sys.modules.pop("config_config", None)
     try:
@@ -137,7 +158,7 @@ def parse_train_flags(argv: Sequence[str]) -> tuple[Config, Path]:
             flag_values=values,
             sys_argv=list(argv),
         )
-        _parse(values, argv)
+        parse_flags(values, argv)
         config = values.config
     except UserError:
         raise
@@ -146,14 +167,41 @@ def parse_train_flags(argv: Sequence[str]) -> tuple[Config, Path]:
     if not isinstance(config, Config):
         raise ConfigError(f"--config: get_config() of {path} must return a daad_jax Config")
     config.data.root = os.path.expanduser(config.data.root)
-    if _overridden(argv, "train.epochs"):
-        if _overridden(argv, "train.steps"):
+    settle_length(config, [name for name in _LENGTH if _overridden(argv, name)])
+    return config
+
+
+def with_setting(argv: Sequence[str], setting: str) -> list[str]:
+    """The arguments with another setting of the same config file."""
+    changed = list(argv)
+    for index in reversed(range(len(changed))):
+        if re.match(r"--?config=", changed[index]):
+            del changed[index]
+        elif re.fullmatch(r"--?config", changed[index]):
+            del changed[index : index + 2]
+    # The config comes first: its fields' flags are known only once it is read.
+    return [changed[0], f"--config={config_path(argv)}:{setting}", *changed[1:]]
+
+
+def settle_length(config: Config, given: Collection[str]) -> None:
+    """Lets epochs win over the steps of a config file.
+
+    Args:
+        config: changed in place.
+        given: the fields that were set by hand.
+
+    Raises:
+        ConfigError: if both were.
+    """
+    if "train.epochs" in given:
+        if "train.steps" in given:
             raise ConfigError("train.epochs: give it or train.steps, not both")
         config.train.steps = None
-    name = f"{path.stem}-{config.setting}"
-    if config.data.category != ALL:
-        name += f"-{_folder_name(config.data.category or Path(config.data.root).resolve().name)}"
-    return config, Path(values.workdir or Path("runs") / name).expanduser()
+
+
+def category_name(config: Config) -> str:
+    """The config's category, or the name of its folder where the root is the category itself."""
+    return config.data.category or Path(config.data.root).resolve().name
 
 
 def _overridden(argv: Sequence[str], field: str) -> bool:
@@ -210,16 +258,31 @@ def _plan(config: Config, categories: list[str], workdir: Path) -> list[tuple[Co
     for category in categories:
         own = config_lib.from_dict(config_lib.to_dict(config))
         own.data.category = category
-        planned.append((own, workdir / _folder_name(category)))
+        planned.append((own, workdir / folder_name(category)))
     return planned
 
 
-def _folder_name(category: str) -> str:
+def folder_name(category: str) -> str:
     """A category as the name of one folder; a class may be called "T-shirt/top"."""
     return category.replace("%", "%25").replace("/", "%2F")
 
 
-def _parse(values: flags.FlagValues, argv: Sequence[str]) -> None:
+def parse_flags(
+    values: flags.FlagValues, argv: Sequence[str], *, positional: bool = False
+) -> list[str]:
+    """Parses flags.
+
+    Args:
+        values: holds the flags, which get their values.
+        argv: the arguments, the program's name first.
+        positional: whether arguments without dashes are taken.
+
+    Returns:
+        The arguments without dashes.
+
+    Raises:
+        ConfigError: for an unknown flag, a value that cannot be read, or a stray argument.
+    """
     try:
         rest = values(list(argv))
     except flags.UnrecognizedFlagError as error:
@@ -230,8 +293,9 @@ def _parse(values: flags.FlagValues, argv: Sequence[str]) -> None:
         # A config file's own trouble comes as its whole trace, the reason in the last line.
         lines = str(error).strip().splitlines()
         raise ConfigError(lines[0] if len(lines) < 3 else f"{lines[0]} {lines[-1]}") from error
-    if len(rest) > 1:
+    if len(rest) > 1 and not positional:
         raise ConfigError(f"{rest[1]}: not understood; flags begin with -- and use =")
+    return list(rest[1:])
 
 
 def _flag_hint(values: flags.FlagValues, error: flags.UnrecognizedFlagError) -> str:
@@ -241,7 +305,7 @@ def _flag_hint(values: flags.FlagValues, error: flags.UnrecognizedFlagError) -> 
 
 
 def _check_overrides(argv: Sequence[str]) -> None:
-    path = _config_path(argv)
+    path = config_path(argv)
     if path.is_file() and path.suffix != ".py":
         raise ConfigError(f"--config: {path} is not a Python file; give one like configs/folder.py")
     if not path.is_file():
@@ -258,7 +322,7 @@ def _check_overrides(argv: Sequence[str]) -> None:
             )
 
 
-def _config_path(argv: Sequence[str]) -> Path:
+def config_path(argv: Sequence[str]) -> Path:
     """The file that --config names, without the setting; the last one counts."""
     given = os.fspath(_DEFAULT_CONFIG)
     for index, argument in enumerate(argv):

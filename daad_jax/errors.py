@@ -32,6 +32,12 @@ class NonFiniteError(UserError):
     exit_code = 3
 
 
+class GridError(UserError):
+    """Some runs of a grid failed; the others are done."""
+
+    exit_code = 1
+
+
 def suggestion(name: str, known: Iterable[str]) -> str:
     """Returns ``did you mean 'x'?`` for the closest known name, else the known names."""
     names = sorted(known)

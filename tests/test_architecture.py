@@ -38,6 +38,8 @@ ORDER = [
     ["page", "plots"],
     ["html_report"],
     ["cli"],
+    ["grid_table"],
+    ["grid"],
 ]
 
 
