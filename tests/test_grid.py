@@ -145,6 +145,7 @@ def test_a_killed_grid_goes_on_from_the_last_checkpoint(root, tmp_path, capsys):
     [
         (["--variant=", "--variant=memory.itmes=3"], "memory.itmes: no such config field"),
         (["--variant=memory.items=many"], "--variant='memory.items=many': memory.items: 'many'"),
+        (["--variant=memory.items=0"], "--variant='memory.items=0': memory.items: 0 must be"),
         (["--variant=seed=3"], "seed: a variant cannot set it; use --seeds"),
         (["--variant=memory.items"], "'memory.items' is not FIELD=VALUE"),
         (["--variant=data.name='x"], "close the quotes"),
