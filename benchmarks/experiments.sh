@@ -1,0 +1,85 @@
+#!/usr/bin/env bash
+# The runs behind docs/experiments.md. Each part goes on where it stopped.
+#
+#   MVTEC=FOLDER MNIST=FOLDER CIFAR10=FOLDER OUT=runs/experiments benchmarks/experiments.sh PART ...
+#
+# A PART is settings_tile, settings_screw, settings_texture, choices_tile, choices_texture,
+# stability, mnist or cifar10. SEEDS=0,1 takes these seeds instead of the part's own, so that two
+# processes can share a part.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+
+out=${OUT:-runs/experiments}
+six=ae,ae_skip,memae,memae_skip,daad,daad_plus
+failed=0
+common=(--config.train.checkpoint_every=100000 --config.score.bootstrap_samples=200)
+two=("--config.model.widths=(32,64)" "--config.memory.division_rates=(8,8,1)")
+four=("--config.model.widths=(16,32,64,128)" "--config.memory.division_rates=(4,4,1)")
+tile=(--config=configs/folder.py --config.data.root="${MVTEC:-}" --config.data.channels=1)
+texture=(--config=configs/folder.py --config.data.source=textures --config.data.channels=1)
+
+grid() { # NAME SEEDS FLAG ...: one call of the grid command
+  local name=$1 seeds=$2
+  shift 2
+  ${PYTHON:-python} -m daad_jax.grid run --results="$out/$name.jsonl" --seeds="${SEEDS:-$seeds}" \
+    "$@" "${common[@]}" || failed=1
+}
+
+choices=(
+  --variant=
+  --variant=memory.temperature=1.0
+  --variant=memory.temperature=0.2
+  --variant=memory.temperature=0.02
+  --variant=memory.init_scale=0.3
+  --variant=memory.init_scale=3.0
+  --variant=memory.addressing=threshold_renormalized
+  --variant=memory.addressing=softmax
+  --variant=model.query_from=before
+  --variant=model.skip_join=sum
+  --variant=loss.alignment_updates_discriminator=True
+  --variant=discriminator.feature_layer=-2
+  --variant=discriminator.feature_layer=0
+  --variant=discriminator.width=32
+  --variant='memory.division_rates=(16,16,1)'
+  --variant='memory.division_rates=(4,4,1)'
+  --variant='memory.division_rates=(2,2,1)'
+  --variant=memory.items=30
+  --variant=memory.items=300
+  --variant=memory.scales=bottleneck
+  --variant=model.skips=False
+  --variant=train.learning_rate=0.0002
+  --variant=train.average_decay=0.999
+  --variant=discriminator.batch_norm=joint
+  --variant=loss.norm=norm
+)
+
+settings_tile() {
+  grid settings_tile_two 0,1,2 "${tile[@]}" --categories=magnetic_tile --settings=$six "${two[@]}"
+  grid settings_tile_four 0,1,2 "${tile[@]}" --categories=magnetic_tile --settings=$six "${four[@]}"
+}
+settings_screw() {
+  for brightness in kept equal; do
+    grid settings_screw_two 0 "${tile[@]}" --categories=screw --settings=$six "${two[@]}" \
+      --config.data.brightness=$brightness
+    grid settings_screw_four 0 "${tile[@]}" --categories=screw --settings=$six "${four[@]}" \
+      --config.data.brightness=$brightness
+  done
+}
+settings_texture() {
+  grid settings_texture_two 0 "${texture[@]}" --categories=gravel --settings=$six "${two[@]}"
+  grid settings_texture_four 0 "${texture[@]}" --categories=gravel --settings=$six "${four[@]}"
+}
+choices_tile() {
+  grid choices_tile 0,1 "${tile[@]}" --categories=magnetic_tile "${two[@]}" "${choices[@]}"
+}
+choices_texture() {
+  grid choices_texture 0 "${texture[@]}" --categories=gravel "${two[@]}" "${choices[@]}"
+}
+stability() {
+  grid stability 0,1,2,3,4,5,6,7,8,9 "${texture[@]}" --categories=gravel "${two[@]}"
+}
+
+for part in "$@"; do
+  "$part"
+done
+exit $failed
