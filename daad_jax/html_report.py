@@ -220,8 +220,8 @@ def _score_table(summary: dict[str, Any], config: Config) -> Html:
         "AP: average precision. R: reconstruction error. L: error of the discriminator's features. "
         f"A: {fused} by held-out normal images (calibrated) or by the test images themselves "
         "(paper). Not the paper's: max and quantile are those of the smoothed map of the same "
-        f"error, the quantile {config.score.map_quantile:g}; relative means that the map was "
-        "divided by the mean map of normal training images."
+        f"error, the quantile {config.score.map_quantile:g}, contrast its maximum over its median; "
+        "relative means that the map was divided by the mean map of normal training images."
     )
     if summary["threshold"] is not None:
         text += f" Calibrated A at or above {summary['threshold']:.4f} is called defective."

@@ -7,7 +7,7 @@ import numpy as np
 
 from daad_jax import controls
 
-MAIN_SCORES = ("R", "L", "A", "A_paper", "A_calibrated", "R_max_relative")
+MAIN_SCORES = ("R", "L", "A", "A_paper", "A_calibrated", "R_contrast_relative")
 
 
 def evaluation_table(result: dict[str, Any]) -> str:

@@ -140,6 +140,24 @@ def map_maximum(maps: np.ndarray) -> np.ndarray:
     return maps.reshape(len(maps), -1).max(axis=1).astype(np.float64)
 
 
+def map_contrast(maps: np.ndarray) -> np.ndarray:
+    """How much worse the worst place is than the image's own typical place; an extension.
+
+    Some normal images are harder to rebuild everywhere than others; their own median takes that
+    out.
+
+    Args:
+        maps: ``(n, H, W)``, not negative.
+
+    Returns:
+        The largest value over the median, float64 ``(n,)``, at least 1. A map that is zero in
+        most places gives its largest value over the smallest normal number of float32.
+    """
+    flat = maps.reshape(len(maps), -1).astype(np.float64)
+    median = np.maximum(np.median(flat, axis=1), np.finfo(np.float32).tiny)
+    return np.asarray(flat.max(axis=1) / median)
+
+
 def map_quantile(maps: np.ndarray, quantile: float) -> np.ndarray:
     """An upper quantile of each map, an extension: steadier than the largest value.
 

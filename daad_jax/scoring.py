@@ -355,9 +355,9 @@ def localized_scores(
 
     Returns:
         float64 ``(n,)`` each, unscaled: ``R_max`` and ``R_quantile`` of the anomaly map; with a
-        reference both of the `daad_jax.scores.relative_map`, ``R_max_relative`` and
-        ``R_quantile_relative``; with a discriminator ``L_max`` and, with both,
-        ``L_max_relative`` of the feature map.
+        reference, of the `daad_jax.scores.relative_map`, ``R_max_relative``,
+        ``R_quantile_relative`` and ``R_contrast_relative``; with a discriminator ``L_max`` and,
+        with both, ``L_max_relative`` of the feature map.
     """
     result = {
         "R_max": scores.map_maximum(raw.anomaly_map),
@@ -369,6 +369,7 @@ def localized_scores(
         relative = scores.relative_map(raw.anomaly_map, reference.anomaly_map)
         result["R_max_relative"] = scores.map_maximum(relative)
         result["R_quantile_relative"] = scores.map_quantile(relative, quantile)
+        result["R_contrast_relative"] = scores.map_contrast(relative)
         if raw.feature_map is not None and reference.feature_map is not None:
             relative = scores.relative_map(raw.feature_map, reference.feature_map)
             result["L_max_relative"] = scores.map_maximum(relative)

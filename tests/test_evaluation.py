@@ -34,7 +34,7 @@ def test_the_file_holds_every_score_and_control(run):
     workdir, _, dataset, result = run
     assert json.loads((workdir / "evaluation.json").read_text()) == result
     localized = {"R_max", "R_quantile", "R_max_relative", "R_quantile_relative"}
-    localized |= {"L_max", "L_max_relative"}
+    localized |= {"R_contrast_relative", "L_max", "L_max_relative"}
     assert set(result["scores"]) == {"R", "L", "A", "A_paper"} | localized
     assert set(result["controls"]) == {"mean", "std", "gradient", "file_size", "pca"}
     assert result["test_good"] == result["test_defective"] == 10
@@ -69,6 +69,7 @@ def test_localised_scores_are_those_of_the_maps_and_of_normal_training_images(ru
     expected = {
         "R_max": scored.anomaly_map.max(axis=(1, 2)),
         "R_max_relative": relative.max(axis=(1, 2)),
+        "R_contrast_relative": relative.max(axis=(1, 2)) / np.median(relative, axis=(1, 2)),
         "R_quantile_relative": np.quantile(relative, config.score.map_quantile, axis=(1, 2)),
     }
     for name, values in expected.items():

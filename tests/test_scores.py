@@ -57,3 +57,5 @@ def test_localised_scores_look_at_the_worst_place():
     maps[0, 3, 4], maps[1] = 9.0, np.arange(100).reshape(10, 10)
     np.testing.assert_array_equal(scores.map_maximum(maps), [9.0, 99.0])
     np.testing.assert_allclose(scores.map_quantile(maps, 0.5), [0.0, 49.5])
+    np.testing.assert_allclose(scores.map_contrast(maps + 1), [10.0, 100 / 50.5])
+    assert np.isfinite(scores.map_contrast(maps)).all()
