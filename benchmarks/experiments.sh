@@ -79,6 +79,30 @@ stability() {
   grid stability 0,1,2,3,4,5,6,7,8,9 "${texture[@]}" --categories=gravel "${two[@]}"
 }
 
+# A whole image is read at once: no skips, and a memory at the bottleneck alone.
+whole="model.skips=False memory.scales=bottleneck"
+mnist() {
+  grid mnist 0 --config=configs/mnist.py --config.data.root="${MNIST:-}" --categories=1,8 \
+    --variant= --variant="$whole" --variant="$whole memory.items=20" \
+    --variant="$whole memory.items=200" --variant="$whole memory.temperature=0.02" \
+    --variant="$whole memory.temperature=0.05" --variant="$whole memory.temperature=1.0" \
+    --variant="$whole memory.division_rates=(2,2,1)" \
+    --variant="$whole model.widths=(16,32,64)" --variant="$whole model.widths=(16,32,64,128,256)"
+  grid mnist 0 --config=configs/mnist.py --config.data.root="${MNIST:-}" --categories=1,8 \
+    --settings=ae,daad --variant="$whole"
+}
+cifar10() {
+  grid cifar10 0 --config=configs/cifar10.py --config.data.root="${CIFAR10:-}" \
+    --categories=airplane,dog --variant= --variant="memory.division_rates=(2,2,1)" \
+    --variant="$whole memory.division_rates=(2,2,1)" \
+    --variant="$whole memory.division_rates=(1,1,1)" \
+    --variant="$whole memory.division_rates=(1,1,1) memory.items=500" \
+    --variant="$whole memory.division_rates=(1,1,1) memory.temperature=0.03" \
+    --variant="$whole memory.division_rates=(2,2,1) model.widths=(32,64)"
+  grid cifar10 0 --config=configs/cifar10.py --config.data.root="${CIFAR10:-}" \
+    --categories=airplane,dog --settings=ae,ae_skip
+}
+
 for part in "$@"; do
   "$part"
 done
