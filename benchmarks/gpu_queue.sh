@@ -1,39 +1,38 @@
 #!/usr/bin/env bash
-# Runs worth a GPU, the most wanted first. Each goes on where it stopped, so the script can be
-# stopped at any time and called again.
+# Runs worth a GPU, the most wanted first, each in a line of OUT/queue.jsonl. The queue goes on where
+# it stopped, so it can be cut off at any time and called again; `python -m daad_jax.grid table`
+# makes the tables.
 #
 #   MVTEC=FOLDER MNIST=FOLDER CIFAR10=FOLDER OUT=runs/gpu benchmarks/gpu_queue.sh [FLAG ...]
 #
-# FLAGs go to every train.py, for example --config.train.steps=20 to try the queue on a CPU.
+# Parts whose folder is not given are left out. CATEGORIES and SEEDS choose among MVTec AD's
+# categories and the seeds. FLAGs go to every run: --config.train.epochs=100 for a first look, or a
+# toy size to try the queue on a CPU:
+#
+#   benchmarks/gpu_queue.sh --config.train.steps=2 "--config.model.widths=(4,4,4,4)" \
+#     --config.memory.items=10 --config.discriminator.width=4
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
 out=${OUT:-runs/gpu}
-category=${CATEGORY:-screw}
 failed=0
-run() {
-  local name=$1
-  shift
-  echo "== $name"
-  python train.py --workdir="$out/$name" "$@" || failed=$((failed + 1))
+grid() {
+  ${PYTHON:-python} -m daad_jax.grid run --results="$out/queue.jsonl" --seeds="${SEEDS:-0}" \
+    "$@" || failed=1
 }
 
-if [ -n "${MVTEC:-}" ]; then
-  mvtec=(--config.data.root="$MVTEC" --config.data.category="$category")
-  for setting in daad_plus daad ae memae ae_skip memae_skip; do
-    run "$category-$setting" --config=configs/mvtec.py:$setting "${mvtec[@]}" "$@"
-  done
-  for rate in 16 4 2 1; do # the paper's Table 4; 8 is the setting above
-    run "$category-daad-rate$rate" --config=configs/mvtec.py:daad "${mvtec[@]}" \
-      --config.memory.division_rates="($rate,$rate,1)" "$@"
-  done
+if [ -n "${MVTEC:-}" ]; then # the paper's 256 px
+  mvtec=(--config=configs/mvtec.py --config.data.root="$MVTEC" --categories="${CATEGORIES:-screw}")
+  grid "${mvtec[@]}" "$@" --settings=daad_plus,daad,ae # Tables 1, 3 and 5
+  grid "${mvtec[@]}" "$@" --settings=daad \
+    --variant='memory.division_rates=(16,16,1)' --variant='memory.division_rates=(4,4,1)' \
+    --variant='memory.division_rates=(2,2,1)' --variant='memory.division_rates=(1,1,1)' # Table 4
+  grid "${mvtec[@]}" "$@" --settings=memae,ae_skip,memae_skip # Table 3, Figure 2
 fi
-if [ -n "${MNIST:-}" ]; then
-  run mnist --config=configs/mnist.py --config.data.category=all --config.data.root="$MNIST" "$@"
+if [ -n "${MNIST:-}" ]; then # Table 2
+  grid --config=configs/mnist.py --config.data.root="$MNIST" --categories=all "$@"
 fi
 if [ -n "${CIFAR10:-}" ]; then
-  run cifar10 --config=configs/cifar10.py --config.data.category=all \
-    --config.data.root="$CIFAR10" "$@"
+  grid --config=configs/cifar10.py --config.data.root="$CIFAR10" --categories=all "$@"
 fi
-echo "$failed run(s) failed"
-exit $((failed > 0))
+exit $failed
