@@ -10,11 +10,14 @@ set -uo pipefail
 cd "$(dirname "$0")/.."
 
 out=${OUT:-runs/experiments}
-six=ae,ae_skip,memae,memae_skip,daad,daad_plus
+blocks=daad,daad_plus,ae,ae_skip # settings that a division rate fits
+pixels=memae,memae_skip # read pixels: an override of the rates would make them daad
+six=$blocks,$pixels
 failed=0
 common=(--config.train.checkpoint_every=100000 --config.score.bootstrap_samples=200)
-two=("--config.model.widths=(32,64)" "--config.memory.division_rates=(8,8,1)")
-four=("--config.model.widths=(16,32,64,128)" "--config.memory.division_rates=(4,4,1)")
+two=("--config.model.widths=(32,64)") # r = 8, of configs/folder.py
+four=("--config.model.widths=(16,32,64,128)")
+four_rates=("--config.memory.division_rates=(4,4,1)")
 tile=(--config=configs/folder.py --config.data.root="${MVTEC:-}" --config.data.channels=1)
 texture=(--config=configs/folder.py --config.data.source=textures --config.data.channels=1)
 
@@ -53,21 +56,24 @@ choices=(
   --variant=loss.norm=norm
 )
 
+six_settings() { # NAME SEEDS FLAG ...: two stages, then four
+  local name=$1 seeds=$2
+  shift 2
+  grid "${name}_two" "$seeds" "$@" --settings=$six "${two[@]}"
+  grid "${name}_four" "$seeds" "$@" --settings=$blocks "${four[@]}" "${four_rates[@]}"
+  grid "${name}_four" "$seeds" "$@" --settings=$pixels "${four[@]}"
+}
 settings_tile() {
-  grid settings_tile_two 0,1,2 "${tile[@]}" --categories=magnetic_tile --settings=$six "${two[@]}"
-  grid settings_tile_four 0,1,2 "${tile[@]}" --categories=magnetic_tile --settings=$six "${four[@]}"
+  six_settings settings_tile 0,1,2 "${tile[@]}" --categories=magnetic_tile
 }
 settings_screw() {
-  for brightness in kept equal; do
-    grid settings_screw_two 0 "${tile[@]}" --categories=screw --settings=$six "${two[@]}" \
-      --config.data.brightness=$brightness
-    grid settings_screw_four 0 "${tile[@]}" --categories=screw --settings=$six "${four[@]}" \
+  for brightness in equal kept; do
+    six_settings settings_screw 0 "${tile[@]}" --categories=screw \
       --config.data.brightness=$brightness
   done
 }
 settings_texture() {
-  grid settings_texture_two 0 "${texture[@]}" --categories=gravel --settings=$six "${two[@]}"
-  grid settings_texture_four 0 "${texture[@]}" --categories=gravel --settings=$six "${four[@]}"
+  six_settings settings_texture 0 "${texture[@]}" --categories=gravel
 }
 choices_tile() {
   grid choices_tile 0,1 "${tile[@]}" --categories=magnetic_tile "${two[@]}" "${choices[@]}"
