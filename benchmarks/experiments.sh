@@ -41,19 +41,14 @@ choices=(
   --variant=model.skip_join=sum
   --variant=loss.alignment_updates_discriminator=True
   --variant=discriminator.feature_layer=-2
-  --variant=discriminator.feature_layer=0
-  --variant=discriminator.width=32
   --variant='memory.division_rates=(16,16,1)'
   --variant='memory.division_rates=(4,4,1)'
   --variant='memory.division_rates=(2,2,1)'
   --variant=memory.items=30
-  --variant=memory.items=300
   --variant=memory.scales=bottleneck
   --variant=model.skips=False
   --variant=train.learning_rate=0.0002
   --variant=train.average_decay=0.999
-  --variant=discriminator.batch_norm=joint
-  --variant=loss.norm=norm
 )
 
 six_settings() { # NAME SEEDS FLAG ...: two stages, then four
