@@ -3,7 +3,7 @@
 #
 #   MVTEC=FOLDER MNIST=FOLDER CIFAR10=FOLDER OUT=runs/experiments benchmarks/experiments.sh PART ...
 #
-# A PART is settings_tile, settings_screw, settings_texture, choices_tile, choices_texture,
+# A PART is settings_tile, settings_screw, settings_texture, choices_tile, choices_four, choices_texture,
 # stability, mnist or cifar10. SEEDS=0,1 takes these seeds instead of the part's own, so that two
 # processes can share a part.
 set -uo pipefail
@@ -72,6 +72,22 @@ settings_texture() {
 }
 choices_tile() {
   grid choices_tile 0,1 "${tile[@]}" --categories=magnetic_tile "${two[@]}" "${choices[@]}"
+}
+choices_four() { # daad at four stages, the best by the pseudo-defects of the settings' runs
+  grid choices_four 0 "${tile[@]}" --categories=magnetic_tile "${four[@]}" --settings=daad \
+    --variant="memory.division_rates=(4,4,1)" \
+    --variant="memory.division_rates=(4,4,1) memory.temperature=0.2" \
+    --variant="memory.division_rates=(4,4,1) memory.addressing=threshold_renormalized" \
+    --variant="memory.division_rates=(4,4,1) memory.init_scale=3.0" \
+    --variant="memory.division_rates=(4,4,1) memory.items=30" \
+    --variant="memory.division_rates=(4,4,1) model.skip_join=sum" \
+    --variant="memory.division_rates=(4,4,1) train.average_decay=0.999" \
+    --variant="memory.division_rates=(2,2,1)" \
+    --variant="memory.division_rates=((8,8,1),(8,8,1),(4,4,1),(4,4,1))"
+  grid choices_four 0 "${tile[@]}" --categories=magnetic_tile "${four[@]}" --settings=daad_plus \
+    --variant="memory.division_rates=(4,4,1) discriminator.feature_layer=-2" \
+    --variant="memory.division_rates=(4,4,1) loss.adv=0.1" \
+    --variant="memory.division_rates=(4,4,1) loss.adv=0.0"
 }
 choices_texture() {
   grid choices_texture 0 "${texture[@]}" --categories=gravel "${two[@]}" "${choices[@]}"
