@@ -3,8 +3,8 @@
 #
 #   MVTEC=FOLDER MNIST=FOLDER CIFAR10=FOLDER OUT=runs/experiments benchmarks/experiments.sh PART ...
 #
-# A PART is settings_tile, settings_screw, settings_texture, choices_tile, choices_four, choices_texture,
-# stability, mnist or cifar10. SEEDS=0,1 takes these seeds instead of the part's own, so that two
+# A PART is settings_tile, settings_screw, settings_texture, choices_tile, choices_four,
+# choices_texture, stability, mnist or cifar10. SEEDS=0,1 takes these seeds instead of the part's own, so that two
 # processes can share a part.
 set -uo pipefail
 cd "$(dirname "$0")/.."
