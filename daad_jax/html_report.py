@@ -179,21 +179,23 @@ def _detection(evaluation: Evaluation, test: ImageSet) -> Html:
             "ROC curve of A; the band is the 95 % bootstrap interval at each false positive rate.",
         )
     ]
-    for name in ("A", "R", "L"):
+    for name in ("A", "R", "L", "R_contrast_relative"):
         if name in named:
             line = threshold if name == "A" else None
-            drawn = plots.score_histogram(labels, named[name], name=name, threshold=line)
+            shown = name.replace("_", " ")
+            drawn = plots.score_histogram(labels, named[name], name=shown, threshold=line)
             figures.append(
                 page.plot(
-                    plots.inline_svg(drawn, f"histogram of {name}"),
-                    f"{name} of good and of defective test images.",
+                    plots.inline_svg(drawn, f"histogram of {shown}"),
+                    f"{shown} of good and of defective test images.",
                 )
             )
     return page.join(
         [
             element("h2", "Detection"),
             _score_table(summary, config),
-            element("div", _kind_table(summary, test), _control_table(summary), class_="columns"),
+            _kind_table(summary, test),
+            _control_table(summary),
             element("h3", "Curves and histograms"),
             element("div", *figures, class_="columns"),
         ]
@@ -201,6 +203,7 @@ def _detection(evaluation: Evaluation, test: ImageSet) -> Html:
 
 
 def _score_table(summary: dict[str, Any], config: Config) -> Html:
+    pseudo = {} if summary["pseudo"] is None else summary["pseudo"]["scores"]
     rows = [
         [
             report.score_label(name, summary["protocol"]),
@@ -208,10 +211,12 @@ def _score_table(summary: dict[str, Any], config: Config) -> Html:
             _interval(values),
             f"{values['average_precision']:.4f}",
             f"{values['best_f1']:.4f}",
+            *([f"{pseudo[name]:.4f}" if name in pseudo else "-"] if pseudo else []),
         ]
         for name, values in summary["scores"].items()
     ]
     header = ["score", "image AUROC", "95 % interval", "AP", "best F1"]
+    header += ["pseudo-defects"] if pseudo else []
     gamma = config.score.gamma
     fused = "R scaled"
     if "L" in summary["scores"]:
@@ -223,6 +228,11 @@ def _score_table(summary: dict[str, Any], config: Config) -> Html:
         f"error, the quantile {config.score.map_quantile:g}, contrast its maximum over its median; "
         "relative means that the map was divided by the mean map of normal training images."
     )
+    if pseudo:
+        text += (
+            " Pseudo-defects: image AUROC of held-out normal images against defects made from "
+            "training images, without any test image."
+        )
     if summary["threshold"] is not None:
         text += f" Calibrated A at or above {summary['threshold']:.4f} is called defective."
     return page.join([page.table(header, rows), _note(text)])

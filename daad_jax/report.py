@@ -7,7 +7,7 @@ import numpy as np
 
 from daad_jax import controls
 
-MAIN_SCORES = ("R", "L", "A", "A_paper", "A_calibrated", "R_contrast_relative")
+MAIN_SCORES = ("R", "L", "A", "A_paper", "A_calibrated", "R_max_relative", "R_contrast_relative")
 
 
 def evaluation_table(result: dict[str, Any]) -> str:
@@ -47,7 +47,8 @@ def evaluation_table(result: dict[str, Any]) -> str:
     lines.append(f"A by kind of defect: {kinds}")
     if result["pseudo"] is not None:
         values = ", ".join(
-            f"{name} {value:.2f}" for name, value in result["pseudo"]["scores"].items()
+            f"{name.replace('_', ' ')} {value:.2f}"
+            for name, value in result["pseudo"]["scores"].items()
         )
         lines.append(f"pseudo-defects (no test image used): {values}")
     control_rows = [["control", "image AUROC", "turned around"]]

@@ -170,7 +170,7 @@ def test_report_holds_what_was_found(tmp_path):
         "memory.division_rates",
     ):
         assert shown in parsed.text
-    assert text.count('aria-label="') == 4 + 4 + 1 + 1  # scores, training, memory, the bar
+    assert text.count('aria-label="') == 5 + 4 + 1 + 1  # scores, training, memory, the bar
     assert "No logged read dropped every weight" in parsed.text
     assert not list(tmp_path.glob(".*"))
 
