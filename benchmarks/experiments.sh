@@ -4,7 +4,7 @@
 #   MVTEC=FOLDER MNIST=FOLDER CIFAR10=FOLDER OUT=runs/experiments benchmarks/experiments.sh PART ...
 #
 # A PART is settings_tile, settings_screw, settings_texture, choices_tile, choices_four,
-# choices_texture, stability, mnist or cifar10. SEEDS=0,1 takes these seeds instead of the part's own, so that two
+# brightness, choices_texture, stability, mnist or cifar10. SEEDS=0,1 takes these seeds instead of the part's own, so that two
 # processes can share a part.
 set -uo pipefail
 cd "$(dirname "$0")/.."
@@ -88,6 +88,10 @@ choices_four() { # daad at four stages, the best by the pseudo-defects of the se
     --variant="memory.division_rates=(4,4,1) discriminator.feature_layer=-2" \
     --variant="memory.division_rates=(4,4,1) loss.adv=0.1" \
     --variant="memory.division_rates=(4,4,1) loss.adv=0.0"
+}
+brightness() { # each image divided by its mean: screw's runs have it among the settings
+  grid brightness 0,1,2 "${tile[@]}" --categories=magnetic_tile "${four[@]}" \
+    --settings=ae,daad,daad_plus "${four_rates[@]}" --config.data.brightness=equal
 }
 choices_texture() {
   grid choices_texture 0 "${texture[@]}" --categories=gravel "${two[@]}" "${choices[@]}"
