@@ -16,6 +16,10 @@ from daad_jax import addressing, discriminator, generator, partition
 from daad_jax.errors import ConfigError, suggestion
 
 SOURCES = ("textures", "mvtec", "digits", "mnist", "cifar10", "tfds")
+VERDICTS = (
+    *("A", "R_max", "R_quantile", "R_max_relative", "R_quantile_relative", "R_contrast_relative"),
+    *("L_max", "L_max_relative"),
+)
 RESIZE_FILTERS = ("area", "nearest", "bilinear", "bicubic", "lanczos")
 
 
@@ -180,7 +184,9 @@ class ScoreConfig:
         protocol: which scaling of R and L the score A uses, "paper" or "calibrated".
         map_sigma: standard deviation of the Gaussian that smooths an anomaly map, in pixels.
         map_quantile: quantile of an anomaly map that the localised score R_quantile takes.
-        threshold_quantile: quantile of the calibration images' A taken as the threshold.
+        verdict: the score that is held against the threshold: "A" (calibrated) or one of the
+            localised scores, which are not the paper's.
+        threshold_quantile: quantile of the calibration images' verdict score that is the threshold.
         batch_size: images per batch when scoring.
         bootstrap_samples: resamplings behind a bootstrap interval.
     """
@@ -189,6 +195,7 @@ class ScoreConfig:
     protocol: str = "paper"
     map_sigma: float = 4.0
     map_quantile: float = 0.98
+    verdict: str = "A"
     threshold_quantile: float = 0.99
     batch_size: int = 32
     bootstrap_samples: int = 1000
@@ -336,6 +343,11 @@ def _validate_together(config: Config) -> None:
             f"score.gamma: {config.score.gamma} needs a discriminator; set it to 1, or loss.adv or "
             "loss.ali above 0"
         )
+    if config.score.verdict.startswith("L") and not config.has_discriminator:
+        raise ConfigError(
+            f"score.verdict: {config.score.verdict!r} needs a discriminator; set it to 'A', or "
+            "loss.adv or loss.ali above 0"
+        )
     if config.score.protocol == "calibrated" and not config.data.calibration_fraction:
         raise ConfigError(
             "score.protocol: 'calibrated' needs data.calibration_fraction above 0, for example 0.1"
@@ -421,6 +433,7 @@ _CHOICES: dict[str, Iterable[str]] = {
     "loss.norm": ("mean_squared", "norm"),
     "loss.adversarial": ("non_saturating", "saturating"),
     "score.protocol": ("paper", "calibrated"),
+    "score.verdict": VERDICTS,
 }
 
 

@@ -58,9 +58,9 @@ def evaluate(
         The `Evaluation`. Its summary has ``category``, ``setting``, ``step``, ``protocol``,
         counts, ``scores`` (those of `named_scores`, each with the metrics of
         `daad_jax.metrics.detection_metrics`), ``by_kind`` (the image AUROC of each score for each
-        kind of defect), ``pixel_auroc`` and ``pixel_auroc_relative``, ``threshold``,
-        ``controls``, ``memory`` (see `summarize_usage`) and ``pseudo`` (see `pseudo_summary`; None
-        when no images were held out).
+        kind of defect), ``pixel_auroc`` and ``pixel_auroc_relative``, ``verdict`` (the score's
+        name) and its ``threshold``, ``controls``, ``memory`` (see `summarize_usage`) and
+        ``pseudo`` (see `pseudo_summary`; None when no images were held out).
 
     Raises:
         CheckpointError: if the workdir has no sound checkpoint, or the images are others.
@@ -73,10 +73,13 @@ def evaluate(
     scorer = Scorer(config, state, mesh)
     raw = scorer(dataset.test.images)
     held_out = scorer(dataset.calibration.images) if len(dataset.calibration) else None
-    calibration = _calibrate(workdir, config, held_out, step)
     normal = scorer(_evenly(dataset.train.images, _REFERENCE_IMAGES))
     reference = scoring.fit_reference(normal, step)
     scoring.save_reference(workdir, reference)
+    calibration = None
+    if held_out is not None:
+        calibration = scoring.calibrate(held_out, step, config.score, reference)
+        scoring.save_calibration(workdir, calibration)
     named = named_scores(raw, config, calibration, reference)
     summary = _assemble(config, dataset, step, raw, named, calibration)
     summary["pixel_auroc_relative"] = _pixel_auroc(
@@ -87,7 +90,11 @@ def evaluate(
     summary["pseudo"] = _score_pseudo_defects(
         config, dataset, scorer, held_out, calibration, reference
     )
-    _write_scores(workdir / SCORES_FILE, dataset, named, calibration)
+    called = None
+    if calibration is not None:
+        verdict = scoring.verdict_score(raw, config.score, calibration, reference)
+        called = verdict >= calibration.threshold
+    _write_scores(workdir / SCORES_FILE, dataset, named, called)
     (workdir / EVALUATION_FILE).write_text(json.dumps(summary, indent=2) + "\n")
     return Evaluation(config, summary, raw, named, calibration)
 
@@ -208,17 +215,6 @@ def _paper_scales(raw: RawScores) -> Calibration:
     return Calibration(0, scores.fit_scale(raw.reconstruction_score), alignment, 0.0)
 
 
-def _calibrate(
-    workdir: Path, config: Config, raw: RawScores | None, step: int
-) -> Calibration | None:
-    if raw is None:
-        return None
-    score = config.score
-    calibration = scoring.calibrate(raw, step, score.gamma, score.threshold_quantile)
-    scoring.save_calibration(workdir, calibration)
-    return calibration
-
-
 def _assemble(
     config: Config,
     dataset: Dataset,
@@ -245,6 +241,7 @@ def _assemble(
         },
         "by_kind": _by_kind(test.kinds, test.labels, named),
         "pixel_auroc": _pixel_auroc(dataset, raw.anomaly_map),
+        "verdict": config.score.verdict,
         "threshold": None if calibration is None else calibration.threshold,
         "controls": controls.evaluate_controls(control, test.labels),
     }
@@ -265,19 +262,15 @@ def _by_kind(
 
 
 def _write_scores(
-    path: Path, dataset: Dataset, named: dict[str, np.ndarray], calibration: Calibration | None
+    path: Path, dataset: Dataset, named: dict[str, np.ndarray], called: np.ndarray | None
 ) -> None:
     """One row per test image: name, kind, label, each score and, if calibrated, the verdict."""
-    verdict = None
-    if calibration is not None:
-        values = named["A" if "A_calibrated" not in named else "A_calibrated"]
-        verdict = values >= calibration.threshold
     with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         writer = csv.writer(file)
         header = ["image", "kind", "label", *named]
-        writer.writerow(header if verdict is None else [*header, "called_defective"])
+        writer.writerow(header if called is None else [*header, "called_defective"])
         test = dataset.test
         for index, (name, kind) in enumerate(zip(test.names, test.kinds, strict=True)):
             row = [name, kind, test.labels[index]]
             row += [repr(float(values[index])) for values in named.values()]
-            writer.writerow(row if verdict is None else [*row, int(verdict[index])])
+            writer.writerow(row if called is None else [*row, int(called[index])])

@@ -90,7 +90,7 @@ def write_summary(workdir: Path, results: Sequence[dict[str, Any]], folders: Seq
         target = f"{quote(os.fsencode(folder), safe='')}/{REPORT_FILE}"
         row[0] = element("a", row[0], href=target)
     means = dict(zip(header, mean, strict=True))
-    label = report.score_label("A", results[0]["protocol"])
+    label = report.score_label(results[0]["verdict"], results[0]["protocol"])
     numbers = [
         page.number(means[label], f"image AUROC of {label}", "mean of the categories"),
         page.number(means["best control"], "best control", "mean of each category's own"),
@@ -118,7 +118,7 @@ def pick_examples(kinds: Sequence[str], anomaly_score: np.ndarray) -> list[Examp
 
     Args:
         kinds: of ``n`` images.
-        anomaly_score: A(x), ``(n,)``.
+        anomaly_score: the score that decides, ``(n,)``.
     """
     picked = []
     for kind in sorted(set(kinds), key=lambda kind: (kind != GOOD, kind)):
@@ -136,12 +136,13 @@ def pick_examples(kinds: Sequence[str], anomaly_score: np.ndarray) -> list[Examp
 
 
 def _headline(summary: dict[str, Any], title: str) -> Html:
-    values = summary["scores"]["A"]
+    values = summary["scores"][summary["verdict"]]
+    label = summary["verdict"].replace("_", " ")
     control, best = controls.best_control(summary["controls"])
     numbers = [
         page.number(
             f"{values['image_auroc']:.4f}",
-            "image AUROC of A",
+            f"image AUROC of {label}",
             f"95 %: {_interval(values)}",
         ),
         page.number(f"{best:.4f}", "best control", f"{control}, picked by the labels"),
@@ -167,21 +168,29 @@ def _interval(values: dict[str, Any]) -> str:
 def _detection(evaluation: Evaluation, test: ImageSet) -> Html:
     summary, config = evaluation.summary, evaluation.config
     labels, named = test.labels, evaluation.scores
-    threshold = summary["threshold"] if config.score.protocol == "calibrated" else None
+    verdict, threshold = summary["verdict"], summary["threshold"]
+    if verdict == "A" and config.score.protocol != "calibrated":
+        threshold = None
+    main = verdict.replace("_", " ")
     figures = [
         page.plot(
             plots.inline_svg(
                 plots.roc_figure(
-                    labels, named["A"], samples=config.score.bootstrap_samples, seed=config.seed
+                    labels,
+                    named[verdict],
+                    name=main,
+                    samples=config.score.bootstrap_samples,
+                    seed=config.seed,
                 ),
-                "ROC curve of A",
+                f"ROC curve of {main}",
             ),
-            "ROC curve of A; the band is the 95 % bootstrap interval at each false positive rate.",
+            f"ROC curve of {main}; the band is the 95 % bootstrap interval at each false positive "
+            "rate.",
         )
     ]
-    for name in ("A", "R", "L", "R_contrast_relative"):
+    for name in dict.fromkeys([verdict, "A", "R", "L", "R_contrast_relative"]):
         if name in named:
-            line = threshold if name == "A" else None
+            line = threshold if name == verdict else None
             shown = name.replace("_", " ")
             drawn = plots.score_histogram(labels, named[name], name=shown, threshold=line)
             figures.append(
@@ -234,7 +243,8 @@ def _score_table(summary: dict[str, Any], config: Config) -> Html:
             "training images, without any test image."
         )
     if summary["threshold"] is not None:
-        text += f" Calibrated A at or above {summary['threshold']:.4f} is called defective."
+        verdict = report.score_label(summary["verdict"], "calibrated")
+        text += f" {verdict} at or above {summary['threshold']:.4f} is called defective."
     return page.join([page.table(header, rows), _note(text)])
 
 
@@ -262,7 +272,8 @@ def _control_table(summary: dict[str, Any]) -> Html:
 
 def _examples(evaluation: Evaluation, test: ImageSet) -> Html:
     scale = plots.color_scale(evaluation.raw.anomaly_map)
-    examples = pick_examples(test.kinds, evaluation.scores["A"])
+    verdict = evaluation.summary["verdict"]
+    examples = pick_examples(test.kinds, evaluation.scores[verdict])
     kinds = list(dict.fromkeys(example.kind for example in examples))
     outlined = (
         "" if test.masks is None else " The line on a map is the outline of the defect's mask."
@@ -270,8 +281,9 @@ def _examples(evaluation: Evaluation, test: ImageSet) -> Html:
     parts = [
         element("h2", "Examples"),
         _note(
-            "The worst, typical (median) and best image by A of each kind: worst is the highest A "
-            f"for good images and the lowest for defective ones.{outlined}"
+            "The worst, typical (median) and best image of each kind by "
+            f"{verdict.replace('_', ' ')}: worst is the highest for good images and the lowest for "
+            f"defective ones.{outlined}"
         ),
         element(
             "figure",
@@ -306,9 +318,9 @@ def _example(evaluation: Evaluation, test: ImageSet, example: Example, scale: Sc
         _tile(plots.to_pixels(raw.reconstruction[index]), "reconstruction", name),
         _tile(plots.map_colors(raw.anomaly_map[index], scale), "anomaly map", name, mask),
     ]
-    shown = ("A", "R", "L")
+    shown = dict.fromkeys([evaluation.summary["verdict"], "A", "R", "L"])
     values = [
-        f"{score} {evaluation.scores[score][index]:.4g}"
+        f"{score.replace('_', ' ')} {evaluation.scores[score][index]:.4g}"
         for score in shown
         if score in evaluation.scores
     ]

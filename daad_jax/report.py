@@ -40,11 +40,13 @@ def evaluation_table(result: dict[str, Any]) -> str:
             f"images: {relative:.4f}"
         )
     if result["threshold"] is not None:
-        lines.append(f"threshold of A (calibrated): {result['threshold']:.4f}")
+        verdict = score_label(result["verdict"], "calibrated")
+        lines.append(f"threshold of {verdict}: {result['threshold']:.4f}")
+    verdict = result["verdict"]
     kinds = ", ".join(
-        f"{printable(kind)} {values['A']:.3f}" for kind, values in result["by_kind"].items()
+        f"{printable(kind)} {values[verdict]:.3f}" for kind, values in result["by_kind"].items()
     )
-    lines.append(f"A by kind of defect: {kinds}")
+    lines.append(f"{score_label(verdict, result['protocol'])} by kind of defect: {kinds}")
     if result["pseudo"] is not None:
         values = ", ".join(
             f"{name.replace('_', ' ')} {value:.2f}"
@@ -69,7 +71,8 @@ def summary_table(results: Sequence[dict[str, Any]]) -> str:
 
 def summary_rows(results: Sequence[dict[str, Any]]) -> list[list[str]]:
     """The cells of `summary_table`: a header, a row for each category, and the mean."""
-    names = [name for name in MAIN_SCORES if name in results[0]["scores"]]
+    shown = {*MAIN_SCORES, results[0]["verdict"]}
+    names = [name for name in results[0]["scores"] if name in shown]
     header = ["category", *(score_label(name, results[0]["protocol"]) for name in names)]
     rows = [[*header, "pixel", "best control"]]
     columns: list[list[float]] = []

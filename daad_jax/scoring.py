@@ -13,7 +13,7 @@ import numpy as np
 
 from daad_jax import scores, sharding
 from daad_jax.checkpoint import Checkpoints, load_config
-from daad_jax.config import Config
+from daad_jax.config import Config, ScoreConfig
 from daad_jax.data.images import decode_image, read_bytes, resize_array
 from daad_jax.errors import CheckpointError
 from daad_jax.memory import ItemUsage, item_usage
@@ -65,7 +65,8 @@ class Calibration(NamedTuple):
         step: the checkpoint's step.
         reconstruction: scale of R.
         alignment: scale of L, or None.
-        threshold: images with A at or above it are called defective.
+        threshold: images with the verdict score, `score.verdict`, at or above it are called
+            defective.
     """
 
     step: int
@@ -82,6 +83,8 @@ class Result(NamedTuple):
             normal images. None when the run held out no images to calibrate on.
         reconstruction_score: R(x), unscaled, float64 ``(n,)``.
         alignment_score: L(x), unscaled, float64 ``(n,)``, or None without a discriminator.
+        defective: bool ``(n,)``, whether the verdict score, A unless `score.verdict` names another,
+            is at or above the threshold; None when there is no threshold.
         localized_scores: by name, float64 ``(n,)`` each, unscaled; see `localized_scores`.
         anomaly_map: float32 ``(n, H, W)``, smoothed squared error, at the model's image size.
         reconstruction: float32 ``(n, H, W, C)`` in [-1, 1].
@@ -90,6 +93,7 @@ class Result(NamedTuple):
     anomaly_score: np.ndarray | None
     reconstruction_score: np.ndarray
     alignment_score: np.ndarray | None
+    defective: np.ndarray | None
     localized_scores: dict[str, np.ndarray]
     anomaly_map: np.ndarray
     reconstruction: np.ndarray
@@ -227,7 +231,7 @@ class Detector:
 
     @property
     def threshold(self) -> float | None:
-        """A(x) at or above it means defective; None when the run held out no images."""
+        """The verdict score at or above it means defective; None when no images were held out."""
         return None if self._calibration is None else self._calibration.threshold
 
     def score(self, images: Any) -> Result:
@@ -251,14 +255,18 @@ class Detector:
         if not prepared:
             raise ValueError("no images to score")
         raw = self._scorer(np.stack(prepared))
-        score = None
+        anomaly_score = defective = None
+        settings = self.config.score
         if self._calibration is not None:
-            score = fuse(raw, self.config.score.gamma, self._calibration)
+            anomaly_score = fuse(raw, settings.gamma, self._calibration)
+            verdict = verdict_score(raw, settings, self._calibration, self._reference)
+            defective = verdict >= self._calibration.threshold
         return Result(
-            score,
+            anomaly_score,
             raw.reconstruction_score,
             raw.alignment_score,
-            localized_scores(raw, self.config.score.map_quantile, self._reference),
+            defective,
+            localized_scores(raw, settings.map_quantile, self._reference),
             raw.anomaly_map,
             raw.reconstruction,
         )
@@ -319,19 +327,41 @@ def restore_state(workdir: Path, config: Config, mesh: jax.sharding.Mesh) -> Tra
         return checkpoints.restore(shapes)
 
 
-def calibrate(raw: RawScores, step: int, gamma: float, quantile: float) -> Calibration:
+def calibrate(
+    raw: RawScores, step: int, settings: ScoreConfig, reference: Reference
+) -> Calibration:
     """Fits scales and a threshold to the scores of held-out normal images.
 
     Args:
         raw: their scores.
         step: the checkpoint's.
-        gamma: weight of R in A.
-        quantile: which quantile of their A is the threshold.
+        settings: which score gives the verdict, and which quantile of it is the threshold.
+        reference: what relative scores divide by.
     """
     alignment = None if raw.alignment_score is None else scores.fit_scale(raw.alignment_score)
     scaled = Calibration(step, scores.fit_scale(raw.reconstruction_score), alignment, 0.0)
-    threshold = float(np.quantile(fuse(raw, gamma, scaled), quantile))
+    values = verdict_score(raw, settings, scaled, reference)
+    threshold = float(np.quantile(values, settings.threshold_quantile))
     return scaled._replace(threshold=threshold)
+
+
+def verdict_score(
+    raw: RawScores, settings: ScoreConfig, calibration: Calibration, reference: Reference | None
+) -> np.ndarray:
+    """The score that is held against the threshold, ``(n,)``: the calibrated A or a localised one.
+
+    Raises:
+        CheckpointError: if it is relative and there is no reference.
+    """
+    if settings.verdict == "A":
+        return fuse(raw, settings.gamma, calibration)
+    localized = localized_scores(raw, settings.map_quantile, reference)
+    if settings.verdict not in localized:
+        raise CheckpointError(
+            f"{REFERENCE_FILE}: is missing, and {settings.verdict} needs it; run eval.py to write "
+            "it anew"
+        )
+    return localized[settings.verdict]
 
 
 def fuse(raw: RawScores, gamma: float, calibration: Calibration) -> np.ndarray:

@@ -109,6 +109,7 @@ def test_configs_survive_json():
         ("train.learning_rate", -1.0, "train.learning_rate"),
         ("train.steps", 0, "train.steps: 0 must be at least 1"),
         ("score.gamma", 1.5, "score.gamma"),
+        ("score.verdict", "R_maxi", "score.verdict: no 'R_maxi'"),
         ("score.protocol", "calibrated", "score.protocol: 'calibrated' needs"),
         ("discriminator.feature_layer", 5, "discriminator.feature_layer: 5"),
         ("seed", -1, "seed: -1"),
@@ -124,6 +125,9 @@ def test_values_that_cannot_work_are_named(path, value, message):
 def test_a_score_that_needs_a_discriminator_is_refused_without_one():
     config = tiny_config("daad", score__gamma=0.9)
     with pytest.raises(ConfigError, match=r"score.gamma: 0.9 needs a discriminator"):
+        config_lib.validate(config)
+    config = tiny_config("daad", score__verdict="L_max")
+    with pytest.raises(ConfigError, match=r"score.verdict: 'L_max' needs a discriminator"):
         config_lib.validate(config)
 
 

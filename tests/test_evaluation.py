@@ -53,6 +53,8 @@ def test_rows_of_the_csv_reproduce_the_aurocs(run):
     for name, values in columns.items():
         assert roc_auc_score(labels, values) == result["scores"][name]["image_auroc"]
     called = np.array([int(row["called_defective"]) for row in rows])
+    scored = daad_jax.load(workdir).score(run[2].test.images)
+    np.testing.assert_array_equal(called, scored.defective)
     np.testing.assert_array_equal(called, columns["A"] >= result["threshold"])
     scaled = [(columns[name] - columns[name].min()) / np.ptp(columns[name]) for name in ("R", "L")]
     gamma = config.score.gamma
@@ -98,6 +100,29 @@ def test_the_calibrated_scale_comes_from_held_out_images(run):
     np.testing.assert_allclose(held_out.anomaly_score, expected, rtol=1e-5, atol=1e-6)
     assert result["threshold"] == pytest.approx(np.quantile(expected, 0.99), rel=1e-5)
     assert detector.threshold == result["threshold"]
+
+
+def test_a_localised_score_gives_the_verdict_when_the_config_says_so(run, tmp_path):
+    workdir, _, dataset, result = run
+    copy = tmp_path / "run"
+    shutil.copytree(workdir, copy)
+    text = json.loads((copy / "config.json").read_text())
+    text["score"]["verdict"] = "R_contrast_relative"
+    (copy / "config.json").write_text(json.dumps(text))
+    summary = evaluate(copy, dataset).summary
+    assert summary["verdict"] == "R_contrast_relative"
+    assert summary["scores"] == result["scores"]
+    detector = daad_jax.load(copy)
+    held_out = detector.score(dataset.calibration.images).localized_scores["R_contrast_relative"]
+    assert detector.threshold == pytest.approx(np.quantile(held_out, 0.99), rel=1e-5)
+    scored = detector.score(dataset.test.images)
+    expected = scored.localized_scores["R_contrast_relative"] >= detector.threshold
+    np.testing.assert_array_equal(scored.defective, expected)
+    rows = list(csv.DictReader((copy / "scores.csv").open()))
+    np.testing.assert_array_equal([row["called_defective"] == "1" for row in rows], expected)
+    (copy / "reference.npz").unlink()
+    with pytest.raises(CheckpointError, match=r"reference\.npz: is missing.*run eval\.py"):
+        daad_jax.load(copy).score(dataset.test.images)
 
 
 def test_pseudo_defects_are_scored_against_the_held_out_images(run):

@@ -111,6 +111,7 @@ def fabricate(setting="daad_plus", names=None, kinds=None, masks=True, category=
         "by_kind": {kind: dict.fromkeys(named, 0.75) for kind in set(kinds) - {"good"}},
         "pixel_auroc": 0.8125 if masks else None,
         "pixel_auroc_relative": 0.8375 if masks else None,
+        "verdict": "A",
         "threshold": 0.8,
         "controls": controls.evaluate_controls({"file_size": rng.random(count)}, labels),
         "memory": memory if setting.startswith(("daad", "memae")) else {},
@@ -210,7 +211,7 @@ def test_hostile_names_in_tables_and_csv(tmp_path):
     table.encode("utf-8")
     assert "line\\nbreak" in table
     path = tmp_path / "scores.csv"
-    evaluation._write_scores(path, dataset, found.scores, found.calibration)
+    evaluation._write_scores(path, dataset, found.scores, np.zeros(len(kinds), bool))
     rows = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8"), newline="")))
     assert len(rows) == 1 + len(kinds)
     assert [row[0] for row in rows[4:7]] == HOSTILE[:3]
