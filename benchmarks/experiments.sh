@@ -117,8 +117,6 @@ cifar10() {
     --categories=airplane,dog --variant= --variant="memory.division_rates=(2,2,1)" \
     --variant="$whole memory.division_rates=(2,2,1)" \
     --variant="$whole memory.division_rates=(1,1,1)" \
-    --variant="$whole memory.division_rates=(1,1,1) memory.items=500" \
-    --variant="$whole memory.division_rates=(1,1,1) memory.temperature=0.03" \
     --variant="$whole memory.division_rates=(2,2,1) model.widths=(32,64)"
   grid cifar10 0 --config=configs/cifar10.py --config.data.root="${CIFAR10:-}" \
     --categories=airplane,dog --settings=ae,ae_skip
