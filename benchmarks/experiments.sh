@@ -3,23 +3,23 @@
 #
 #   MVTEC=FOLDER MNIST=FOLDER CIFAR10=FOLDER OUT=runs/experiments benchmarks/experiments.sh PART ...
 #
-# A PART is settings_tile, settings_screw, settings_texture, choices_tile, choices_four,
-# brightness, choices_texture, stability, mnist or cifar10. SEEDS=0,1 takes these seeds instead of the part's own, so that two
-# processes can share a part.
+# A PART is settings_tile, settings_screw, settings_texture, choices_tile, choices_four, brightness,
+# stability, mnist, mnist_all or cifar10. SEEDS=0,1 takes these seeds instead of the part's own, so
+# that two processes can share a part.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
 out=${OUT:-runs/experiments}
 blocks=daad,daad_plus,ae,ae_skip # settings that a division rate fits
 pixels=memae,memae_skip # read pixels: an override of the rates would make them daad
-six=$blocks,$pixels
 failed=0
 common=(--config.train.checkpoint_every=100000 --config.score.bootstrap_samples=200)
-two=("--config.model.widths=(32,64)") # r = 8, of configs/folder.py
+two=("--config.model.widths=(32,64)")
+two_rates=("--config.memory.division_rates=(8,8,1)")
 four=("--config.model.widths=(16,32,64,128)")
 four_rates=("--config.memory.division_rates=(4,4,1)")
-tile=(--config=configs/folder.py --config.data.root="${MVTEC:-}" --config.data.channels=1)
-texture=(--config=configs/folder.py --config.data.source=textures --config.data.channels=1)
+tile=(--config=configs/folder.py --config.data.channels=1 --config.data.root="${MVTEC:-}")
+texture=(--config=configs/folder.py --config.data.channels=1 --config.data.source=textures)
 
 grid() { # NAME SEEDS FLAG ...: one call of the grid command
   local name=$1 seeds=$2
@@ -54,7 +54,8 @@ choices=(
 six_settings() { # NAME SEEDS FLAG ...: two stages, then four
   local name=$1 seeds=$2
   shift 2
-  grid "${name}_two" "$seeds" "$@" --settings=$six "${two[@]}"
+  grid "${name}_two" "$seeds" "$@" --settings=$blocks "${two[@]}" "${two_rates[@]}"
+  grid "${name}_two" "$seeds" "$@" --settings=$pixels "${two[@]}"
   grid "${name}_four" "$seeds" "$@" --settings=$blocks "${four[@]}" "${four_rates[@]}"
   grid "${name}_four" "$seeds" "$@" --settings=$pixels "${four[@]}"
 }
@@ -71,7 +72,8 @@ settings_texture() {
   six_settings settings_texture 0 "${texture[@]}" --categories=gravel
 }
 choices_tile() {
-  grid choices_tile 0,1 "${tile[@]}" --categories=magnetic_tile "${two[@]}" "${choices[@]}"
+  grid choices_tile 0 "${tile[@]}" --categories=magnetic_tile "${two[@]}" "${two_rates[@]}" \
+    "${choices[@]}"
 }
 choices_four() { # daad at four stages, the best by the pseudo-defects of the settings' runs
   grid choices_four 0 "${tile[@]}" --categories=magnetic_tile "${four[@]}" --settings=daad \
@@ -93,24 +95,29 @@ brightness() { # each image divided by its mean: screw's runs have it among the 
   grid brightness 0,1,2 "${tile[@]}" --categories=magnetic_tile "${four[@]}" \
     --settings=ae,daad,daad_plus "${four_rates[@]}" --config.data.brightness=equal
 }
-choices_texture() {
-  grid choices_texture 0 "${texture[@]}" --categories=gravel "${two[@]}" "${choices[@]}"
-}
 stability() {
-  grid stability 0,1,2,3,4,5,6,7,8,9 "${texture[@]}" --categories=gravel "${two[@]}"
+  grid stability 0,1,2,3,4,5,6,7,8,9 "${texture[@]}" --categories=gravel "${two[@]}" "${two_rates[@]}"
 }
 
-# A whole image is read at once: no skips, and a memory at the bottleneck alone.
+digits=(--config=configs/mnist.py --config.data.root="${MNIST:-}")
+# All connections, or the bottleneck alone without skips, so that a whole image is read at once.
+all="model.skips=True memory.scales=all"
 whole="model.skips=False memory.scales=bottleneck"
 mnist() {
-  grid mnist 0 --config=configs/mnist.py --config.data.root="${MNIST:-}" --categories=1,8 \
-    --variant= --variant="$whole" --variant="$whole memory.items=20" \
-    --variant="$whole memory.items=200" --variant="$whole memory.temperature=0.02" \
-    --variant="$whole memory.temperature=0.05" --variant="$whole memory.temperature=1.0" \
-    --variant="$whole memory.division_rates=(2,2,1)" \
-    --variant="$whole model.widths=(16,32,64)" --variant="$whole model.widths=(16,32,64,128,256)"
-  grid mnist 0 --config=configs/mnist.py --config.data.root="${MNIST:-}" --categories=1,8 \
-    --settings=ae,daad --variant="$whole"
+  grid mnist 0 "${digits[@]}" --categories=1,8 \
+    --variant="$all memory.items=50" --variant="$whole memory.items=50" \
+    --variant="$whole memory.items=20" --variant="$whole memory.items=200" \
+    --variant="$whole memory.items=50 memory.temperature=0.02" \
+    --variant="$whole memory.items=50 memory.temperature=0.05" \
+    --variant="$whole memory.items=50 memory.temperature=1.0" \
+    --variant="$whole memory.items=50 memory.division_rates=(2,2,1)" \
+    --variant="$whole memory.items=50 model.widths=(16,32,64)" \
+    --variant="$whole memory.items=50 model.widths=(16,32,64,128,256)"
+  grid mnist 0 "${digits[@]}" --categories=1,8 --settings=daad --variant="$whole memory.items=50"
+  grid mnist 0 "${digits[@]}" --categories=1,8 --settings=ae
+}
+mnist_all() { # the config as it is, on every digit
+  grid mnist_all 0 "${digits[@]}" --categories=all
 }
 cifar10() {
   grid cifar10 0 --config=configs/cifar10.py --config.data.root="${CIFAR10:-}" \

@@ -26,7 +26,10 @@ def get_config(setting: str = "daad_plus") -> Config:
     config.discriminator.max_width = 128
     if config.memory.division_rates != "pixel":
         config.memory.division_rates = (1, 1, 1)
-    config.memory.items = 50
+    if setting.startswith("daad"):
+        config.model.skips = False
+        config.memory.scales = "bottleneck"
+    config.memory.items = 20
     config.memory.temperature = 0.1
     config.train.steps = 2000
     config.train.learning_rate = 1e-3
