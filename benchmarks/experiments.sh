@@ -3,9 +3,9 @@
 #
 #   MVTEC=FOLDER MNIST=FOLDER CIFAR10=FOLDER OUT=runs/experiments benchmarks/experiments.sh PART ...
 #
-# A PART is settings_tile, settings_screw, settings_texture, choices_tile, choices_four, brightness,
-# stability, mnist, mnist_all or cifar10. SEEDS=0,1 takes these seeds instead of the part's own, so
-# that two processes can share a part.
+# A PART is settings_tile, settings_screw, settings_texture, choices_tile, choices_four, renormalized,
+# brightness, stability, mnist, mnist_all or cifar10. SEEDS=0,1 takes these seeds instead of the
+# part's own, so that two processes can share a part.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
@@ -74,6 +74,10 @@ settings_texture() {
 choices_tile() {
   grid choices_tile 0 "${tile[@]}" --categories=magnetic_tile "${two[@]}" "${two_rates[@]}" \
     "${choices[@]}"
+}
+renormalized() { # the best R of choices_four, with more seeds
+  grid renormalized 0,1,2 "${tile[@]}" --categories=magnetic_tile --settings=daad "${four[@]}" \
+    "${four_rates[@]}" --config.memory.addressing=threshold_renormalized
 }
 choices_four() { # daad at four stages, the best by the pseudo-defects of the settings' runs
   grid choices_four 0 "${tile[@]}" --categories=magnetic_tile "${four[@]}" --settings=daad \
