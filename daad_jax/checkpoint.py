@@ -5,11 +5,16 @@ A workdir holds ``config.json``, ``images.json`` (a fingerprint of the training 
 """
 
 import dataclasses
+import functools
 import hashlib
 import itertools
 import json
 import logging
+import os
 import re
+import sys
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +154,7 @@ class Checkpoints:
 
     def _open(self) -> ocp.CheckpointManager:
         """Opens the folder for saving; what a killed process left half-saved there is removed."""
+        _silence_orbax()
         options = ocp.CheckpointManagerOptions(
             max_to_keep=self._keep, create=True, cleanup_tmp_directories=True
         )
@@ -190,14 +196,32 @@ class Checkpoints:
         return target
 
 
+def _silence_orbax() -> None:
+    """Keeps what Orbax and TensorStore print about a failed save off the terminal: it is raised."""
+    logging.getLogger("asyncio").addFilter(_is_not_of_orbax)
+    warnings.filterwarnings("ignore", "coroutine 'async_serialize", RuntimeWarning)
+    hook = sys.unraisablehook
+    if getattr(hook, "func", None) is not _report_unraisable:
+        sys.unraisablehook = functools.partial(_report_unraisable, hook)
+
+
 def _is_not_of_orbax(record: logging.LogRecord) -> bool:
-    """Keeps Orbax's own warnings and traces off the terminal: what matters is raised."""
-    return "orbax" not in Path(record.pathname).parts
+    where = record.pathname + logging.Formatter().format(record)  # with the trace, if any
+    return os.path.join("orbax", "checkpoint") not in where
+
+
+def _report_unraisable(hook: Callable[[Any], object], unraisable: Any) -> None:
+    """Leaves out the writes that end after another has failed and the save was given up."""
+    if unraisable.object is not None or str(unraisable.exc_value) != "Event loop is closed":
+        hook(unraisable)
 
 
 def _reason(error: Exception) -> str:
-    lines = re.sub(r"\[source locations=.*", "", str(error), flags=re.DOTALL).strip().splitlines()
-    return lines[0].strip() if lines else repr(error)
+    """The cause, without the chain of files and what TensorStore adds in square brackets."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    lines = str(error).strip().splitlines() or [repr(error)]
+    return re.sub(r" \[(os_error|source|tensorstore).*", "", lines[0]).rsplit('": ', 1)[-1]
 
 
 def _restore(path: Path, shapes: TrainState) -> TrainState:
@@ -207,31 +231,36 @@ def _restore(path: Path, shapes: TrainState) -> TrainState:
         DamagedError: if its files are not what was saved.
         CheckpointError: if they are, and this state cannot be made of them.
     """
-    known = manifest.check(path)
+    known, wanted = manifest.check(path), _to_tree(shapes)
     try:
         with ocp.StandardCheckpointer() as reader:
-            stored = reader.metadata(path / _ITEM).item_metadata.tree
-            _check_shapes(stored, _to_tree(shapes))
-            tree = reader.restore(path / _ITEM, _to_tree(shapes))
+            difference = _difference(reader.metadata(path / _ITEM).item_metadata.tree, wanted)
+            if difference is None:
+                return _from_tree(reader.restore(path / _ITEM, wanted), shapes)
     except Exception as error:  # Orbax and TensorStore raise many kinds.
-        reason = _reason(error)
-        if known:
-            raise CheckpointError(f"{path}: {reason}") from error
-        raise DamagedError(reason) from error
-    return _from_tree(tree, shapes)
+        if not known:
+            raise DamagedError(f"cannot be restored ({_reason(error)})") from error
+        raise CheckpointError(
+            f"{path}: is whole, but cannot be restored ({_reason(error)}); free memory, or install "
+            "the versions that wrote it"
+        ) from error
+    if not known:
+        raise DamagedError(difference)
+    raise CheckpointError(f"{path}: {difference}; restore {CONFIG_FILE}")
 
 
-def _check_shapes(stored: Any, wanted: Any) -> None:
-    """Compares the arrays of two trees; raises `ValueError` for the first that differs."""
+def _difference(stored: Any, wanted: Any) -> str | None:
+    """Names the first array that differs in shape between a checkpoint and what a config needs."""
     old, new = _shapes(stored), _shapes(wanted)
     # Parameters come first: whatever else differs, in the optimiser or an average, follows them.
     order = sorted(old | new, key=lambda name: ("/params/" not in name, "average" in name, name))
     for name in order:
         if old.get(name) != new.get(name):
-            raise ValueError(
+            return (
                 f"{name} is {_describe(old.get(name))} in the checkpoint and "
-                f"{_describe(new.get(name))} by {CONFIG_FILE}; restore {CONFIG_FILE}"
+                f"{_describe(new.get(name))} by {CONFIG_FILE}"
             )
+    return None
 
 
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:

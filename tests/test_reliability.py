@@ -24,7 +24,7 @@ import numpy as np
 import pytest
 
 import daad_jax
-from daad_jax import cli, lock, manifest
+from daad_jax import cli, html_report, lock, manifest
 from daad_jax.checkpoint import Checkpoints
 from daad_jax.errors import CheckpointError, SaveError
 from daad_jax.evaluation import evaluate
@@ -318,6 +318,30 @@ def test_a_failed_save_does_not_hide_why_the_work_stopped(tmp_path, capsys):
     assert "checkpoints/4: cannot be saved" in line_of(capsys)
 
 
+def test_nothing_else_is_printed_of_a_failed_save(tmp_path, monkeypatch, caplog, recwarn):
+    seen = []
+    monkeypatch.setattr(sys, "unraisablehook", seen.append)
+    many = NetworkState({str(i): state(i).generator.params["w"] for i in range(80)}, {}, {})
+    for _ in range(3):
+        with (
+            pytest.raises(SaveError),
+            file_size_limit(4096),
+            Checkpoints(tmp_path, 1) as checkpoints,
+        ):
+            checkpoints.save(TrainState(jnp.int32(1), many, None))
+    assert not seen
+    assert not caplog.records
+    assert not recwarn
+
+
+def test_a_failed_save_stops_training_before_the_next_one(tmp_path, one_device):
+    config = tiny_config("ae", train__steps=1000, train__checkpoint_every=500, train__log_every=50)
+    with pytest.raises(SaveError), file_size_limit(10_000):
+        train(config, tiny_dataset(config), tmp_path, mesh=one_device, log=lambda _: None)
+    steps = [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").open()]
+    assert 500 <= steps[-1] < 1000
+
+
 # Whole runs.
 
 
@@ -371,25 +395,24 @@ def test_a_run_keeps_others_out_until_it_is_killed_in_a_save_and_then_goes_on(
 
 def test_a_full_disk_ends_training_with_one_line(root, undisturbed, tmp_path, capsys):
     workdir = tmp_path / "w"
-    assert cli.run(cli.train_main, arguments(root, workdir, steps=2)) == 0
+    shutil.copytree(undisturbed, workdir)
     before = files_of(workdir / "checkpoints")
-    child = start(LIMIT + TRAIN, "", "", *arguments(root, workdir))
+    child = start(LIMIT + TRAIN, "", "", *arguments(root, workdir, steps=8))
     _, error = child.communicate()
     assert child.returncode == 1
     assert error.count("\n") == 1
-    assert error.startswith(f"error: {workdir}/checkpoints/4: cannot be saved (")
-    assert error.endswith("the same command goes on from step 2\n")
+    assert error.startswith(f"error: {workdir}/checkpoints/8: cannot be saved (")
+    assert error.endswith("the same command goes on from step 6\n")
     assert before.items() <= files_of(workdir / "checkpoints").items()
-    capsys.readouterr()
-    assert cli.run(cli.train_main, arguments(root, workdir)) == 0
-    assert "resuming at step 2 of 6" in capsys.readouterr().out
-    assert_same_run(workdir, undisturbed)
+    assert cli.run(cli.train_main, arguments(root, workdir, steps=8)) == 0
+    assert "resuming at step 6 of 8" in capsys.readouterr().out
+    assert names_in(workdir / "checkpoints") == ["6", "8"]
 
 
 def test_eval_says_which_checkpoint_it_falls_back_on_and_training_goes_on_from_there(
-    root, undisturbed, tmp_path, capsys
+    root, undisturbed, tmp_path, capsys, monkeypatch
 ):
-    workdir = tmp_path / "w"
+    workdir, held = tmp_path / "w", []
     shutil.copytree(undisturbed, workdir)
     truncate(largest(workdir / "checkpoints/6"))
     assert cli.run(cli.eval_main, ["eval.py", f"--workdir={workdir}"]) == 0
@@ -397,7 +420,12 @@ def test_eval_says_which_checkpoint_it_falls_back_on_and_training_goes_on_from_t
     assert "step 4" in captured.out
     assert captured.err.startswith(f"warning: {workdir}/checkpoints/6: default/")
     assert captured.err.endswith("; step 4 is used instead\n")
+    write = html_report.write_report
+    monkeypatch.setattr(
+        html_report, "write_report", lambda *a: held.append(held_by_another(workdir)) or write(*a)
+    )
     assert cli.run(cli.train_main, arguments(root, workdir)) == 0
+    assert held == [True]
     captured = capsys.readouterr()
     assert "resuming at step 4 of 6" in captured.out
     assert captured.err.endswith(f"; step 4 is used instead; moved to {workdir}/damaged/6-1\n")
