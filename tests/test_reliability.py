@@ -10,6 +10,7 @@ import errno
 import fcntl
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -370,6 +371,13 @@ def assert_same_run(workdir, undisturbed):
         assert (workdir / name).read_text() == (undisturbed / name).read_text()
 
 
+def assert_refused(workdir, capsys):
+    captured = capsys.readouterr()
+    assert captured.err.startswith(f"error: {workdir}: another train.py, eval.py or grid is at")
+    assert captured.err.count("\n") == 1
+    assert captured.out == ""  # at once: no data was loaded
+
+
 def test_a_run_keeps_others_out_until_it_is_killed_in_a_save_and_then_goes_on(
     root, undisturbed, tmp_path, capsys
 ):
@@ -377,13 +385,12 @@ def test_a_run_keeps_others_out_until_it_is_killed_in_a_save_and_then_goes_on(
     child = start(PAUSE + TRAIN, "os.rename", r"checkpoints/4$", *arguments(root, workdir))
     wait_for_pause(child)
     before = files_of(workdir)
-    evaluation = ["eval.py", f"--workdir={workdir}"]
-    for main, given in ((cli.train_main, arguments(root, workdir)), (cli.eval_main, evaluation)):
-        assert cli.run(main, given) == 2
-        captured = capsys.readouterr()
-        assert captured.err.startswith(f"error: {workdir}: another train.py, eval.py or grid is at")
-        assert captured.err.count("\n") == 1
-        assert captured.out == ""  # at once: no data was loaded
+    assert cli.run(cli.train_main, arguments(root, workdir)) == 2
+    assert_refused(workdir, capsys)
+    root.rename(root.with_name("away"))  # without the data: it is refused before they are loaded
+    assert cli.run(cli.eval_main, ["eval.py", f"--workdir={workdir}"]) == 2
+    root.with_name("away").rename(root)
+    assert_refused(workdir, capsys)
     assert daad_jax.load(workdir).score([np.zeros((16, 16), np.uint8)])
     assert files_of(workdir) == before
     kill(child)
@@ -559,3 +566,15 @@ def test_where_files_cannot_be_locked_a_warning_is_given(tmp_path, system, monke
     with lock.hold(tmp_path):
         pass
     assert f"warning: {tmp_path}: files cannot be locked there" in line_of(capsys)
+
+
+# The page.
+
+
+def test_the_page_names_tests_that_exist():
+    page = (ROOT / "docs" / "reliability.md").read_text()
+    named = set(re.findall(r"`(test_\w+)`", page))
+    own = {name for name in globals() if name.startswith("test_")}
+    assert own - named == {"test_the_page_names_tests_that_exist"}
+    for name in named - own:
+        assert name in (ROOT / "tests" / "test_training.py").read_text()
