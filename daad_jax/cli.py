@@ -11,7 +11,7 @@ from typing import Any
 from absl import flags
 from ml_collections import config_flags
 
-from daad_jax import checkpoint, html_report, report, training
+from daad_jax import checkpoint, html_report, lock, report, training
 from daad_jax import config as config_lib
 from daad_jax.config import Config
 from daad_jax.data import ALL, Dataset, display_name, list_categories, load_dataset
@@ -59,6 +59,7 @@ def train_main(argv: Sequence[str]) -> None:
     runs = _plan(config, categories, workdir)
     for run_config, folder in runs:
         checkpoint.check_same_run(folder, run_config)
+        lock.check_free(folder)
     results = []
     for (run_config, folder), category in zip(runs, categories, strict=True):
         dataset = load_dataset(run_config, category, folder / "cache")
@@ -85,8 +86,9 @@ def eval_main(argv: Sequence[str]) -> None:
     folders = find_runs(workdir)
     for folder in folders:
         config = checkpoint.load_config(folder)
-        dataset = load_dataset(config, config.data.category, folder / "cache")
-        results.append(_evaluate(folder, dataset))
+        with lock.hold(folder):
+            dataset = load_dataset(config, config.data.category, folder / "cache")
+            results.append(_evaluate(folder, dataset))
     _summarize(workdir, folders, results)
 
 
@@ -210,9 +212,10 @@ def _overridden(argv: Sequence[str], field: str) -> bool:
 
 def _evaluate(folder: Path, dataset: Dataset) -> dict[str, Any]:
     """Evaluates a run, prints its table and writes its report; returns the summary."""
-    evaluation = evaluate(folder, dataset)
-    print(report.evaluation_table(evaluation.summary))
-    _write_report(lambda: html_report.write_report(folder, evaluation, dataset))
+    with lock.hold(folder):
+        evaluation = evaluate(folder, dataset)
+        print(report.evaluation_table(evaluation.summary))
+        _write_report(lambda: html_report.write_report(folder, evaluation, dataset))
     return evaluation.summary
 
 

@@ -1,6 +1,7 @@
-"""The errors that a user can mend, and how a name is suggested."""
+"""The errors that a user can mend, warnings, and how a name is suggested."""
 
 import difflib
+import sys
 from collections.abc import Iterable
 
 
@@ -26,6 +27,12 @@ class CheckpointError(UserError):
     """A workdir or its checkpoint cannot be used; the message names it."""
 
 
+class SaveError(UserError):
+    """A checkpoint could not be written; the message names it and the one before it."""
+
+    exit_code = 1
+
+
 class NonFiniteError(UserError):
     """Training met a loss or gradient that is not finite."""
 
@@ -36,6 +43,11 @@ class GridError(UserError):
     """Some runs of a grid failed; the others are done."""
 
     exit_code = 1
+
+
+def warn(message: str) -> None:
+    """Prints one line on stderr, for what a user should know though the work goes on."""
+    print(f"warning: {' '.join(message.split())}", file=sys.stderr, flush=True)
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:

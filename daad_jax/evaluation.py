@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from scipy.special import entr
 
-from daad_jax import controls, metrics, scores, scoring, sharding
+from daad_jax import controls, lock, metrics, scores, scoring, sharding
 from daad_jax.checkpoint import check_same_images, load_config
 from daad_jax.config import Config
 from daad_jax.data import Dataset
@@ -63,11 +63,18 @@ def evaluate(
         ``pseudo`` (see `pseudo_summary`; None when no images were held out).
 
     Raises:
-        CheckpointError: if the workdir has no sound checkpoint, or the images are others.
+        CheckpointError: if the workdir has no sound checkpoint, or the images are others, or
+            another process is at work there.
     """
     config = load_config(workdir)
-    check_same_images(workdir, dataset.train.images)
-    mesh = mesh or sharding.make_mesh()
+    with lock.hold(workdir):
+        check_same_images(workdir, dataset.train.images)
+        return _evaluate(workdir, config, dataset, mesh or sharding.make_mesh())
+
+
+def _evaluate(
+    workdir: Path, config: Config, dataset: Dataset, mesh: jax.sharding.Mesh
+) -> Evaluation:
     state = scoring.restore_state(workdir, config, mesh)
     step = int(state.step)
     scorer = Scorer(config, state, mesh)

@@ -268,7 +268,7 @@ def _train_and_evaluate(
 ) -> dict[str, Any]:
     """Goes on with a run to its end; returns the `cost` and `evaluation` of its line."""
     dataset = load(run.config)
-    first_step = _checkpointed_step(folder, run.config)
+    first_step = _checkpointed_step(folder)
     start = time.perf_counter()
     training.train(run.config, dataset, folder, log=lambda _: None)
     trained = time.perf_counter()
@@ -282,10 +282,10 @@ def _train_and_evaluate(
     return {"cost": cost, "evaluation": summary}
 
 
-def _checkpointed_step(folder: Path, config: Config) -> int:
+def _checkpointed_step(folder: Path) -> int:
     if not (folder / checkpoint.CONFIG_FILE).exists():
         return 0
-    with checkpoint.Checkpoints(folder, config.train.keep_checkpoints) as checkpoints:
+    with checkpoint.Checkpoints(folder) as checkpoints:
         return checkpoints.latest_step() or 0
 
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from daad_jax import sharding
+from daad_jax import lock, sharding
 from daad_jax.checkpoint import (
     Checkpoints,
     check_same_images,
@@ -66,15 +66,30 @@ def train(
 
     Raises:
         ConfigError: if the config does not fit the devices.
-        CheckpointError: if the workdir holds another run, or one that cannot be read.
+        CheckpointError: if the workdir holds another run, or one that cannot be read, or another
+            process is at work there.
         NonFiniteError: when a loss or gradient is not finite; its metrics are written and no
             checkpoint is.
+        SaveError: when a checkpoint cannot be written; at the latest before this returns.
     """
     check_same_run(workdir, config)
-    check_same_images(workdir, dataset.train.images)
     program = build_program(config, mesh or sharding.make_mesh())
     log(describe(program))
-    save_config(workdir, config, dataset.train.images)
+    with lock.hold(workdir):
+        check_same_run(workdir, config)  # Another process may have begun a run meanwhile.
+        check_same_images(workdir, dataset.train.images)
+        save_config(workdir, config, dataset.train.images)
+        return _train(program, config, dataset, workdir, stop_at, log)
+
+
+def _train(
+    program: Program,
+    config: Config,
+    dataset: Dataset,
+    workdir: Path,
+    stop_at: int | None,
+    log: Callable[[str], None],
+) -> TrainState:
     steps = total_steps(config, len(dataset.train))
     end = steps if stop_at is None else min(steps, stop_at)
     with Checkpoints(workdir, config.train.keep_checkpoints) as checkpoints:
@@ -136,6 +151,7 @@ def _loop(
             done = step + 1
             metrics_log.add(done, metrics)
             bar.update()
+            checkpoints.check()
             if done % config.train.log_every == 0 or done == end:
                 last = metrics_log.flush()
                 bar.set_postfix_str(_postfix(last, config, bar), refresh=False)
