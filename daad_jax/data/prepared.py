@@ -18,6 +18,7 @@ import numpy as np
 
 from daad_jax.config import DataConfig
 from daad_jax.data import one_class, originals
+from daad_jax.data.bad_files import BadFiles
 from daad_jax.data.dataset import Dataset, ImageSet, hold_out
 from daad_jax.data.encoded import EncodedImages, load_images
 from daad_jax.data.originals import ORIGINALS
@@ -77,12 +78,13 @@ def load_prepared(config: DataConfig, category: str, cache: Path | None) -> Data
         ConfigError: if there is no such set or class, or it is not one of labelled images.
         DataError: if it cannot be prepared or read.
     """
+    bad = BadFiles(config)
     opened = open_original(config) if config.source in ORIGINALS else open_named(config)
     normal = one_class.resolve_class(category, opened.classes)
     train_labels = _read_labels(opened, "train")
     own = np.flatnonzero(train_labels == normal)
     train, calibration = hold_out(
-        _load_split(opened, "train", own, train_labels, normal, config, cache),
+        _load_split(opened, "train", own, train_labels, normal, config, cache, bad),
         config.calibration_fraction,
     )
     labels = _read_labels(opened, "test")
@@ -91,8 +93,9 @@ def load_prepared(config: DataConfig, category: str, cache: Path | None) -> Data
             f"data.category: the test split of {opened.name} needs images of "
             f"{opened.classes[normal]!r} and of other classes; choose another class or set"
         )
-    test = _load_split(opened, "test", np.arange(len(labels)), labels, normal, config, cache)
-    return Dataset(opened.classes[normal], train, test, calibration)
+    test = _load_split(opened, "test", np.arange(len(labels)), labels, normal, config, cache, bad)
+    bad.warn(opened.classes[normal])
+    return Dataset(opened.classes[normal], train, test, calibration, len(bad.errors))
 
 
 def open_original(config: DataConfig) -> Prepared:
@@ -264,6 +267,7 @@ def _load_split(
     normal: int,
     config: DataConfig,
     cache: Path | None,
+    bad: BadFiles,
 ) -> ImageSet:
     """Decodes the chosen images of a split; `labels` are those of the whole split."""
     records = opened.splits[split]
@@ -277,7 +281,7 @@ def _load_split(
         places=[f"{opened.name}, {split} image {index}" for index in chosen],
         read=read,
     )
-    return load_images(encoded, config, cache)
+    return load_images(encoded, config, cache, bad)
 
 
 def _reason(error: Exception) -> str:
