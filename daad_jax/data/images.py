@@ -127,7 +127,8 @@ def to_mode(image: Image.Image, mode: str) -> Image.Image:
         rgba = image.convert("RGBA")
         black = Image.new("RGBA", rgba.size, (0, 0, 0, 255))
         image = Image.alpha_composite(black, rgba)
-    return image.convert("RGB").convert(mode) if image.mode == "CMYK" else image.convert(mode)
+    by_way_of_rgb = image.mode in ("CMYK", "LAB")
+    return image.convert("RGB").convert(mode) if by_way_of_rgb else image.convert(mode)
 
 
 def read_bytes(path: Path) -> bytes:
