@@ -47,9 +47,8 @@ class BadFiles:
                 f"{printable(category)}: {len(self.errors)} file(s) cannot be used and are left "
                 "out (data.on_bad_file='skip')"
             )
-        lines = [str(error) for error in self.errors]
-        for listed in (lines, self.notes):
+        for listed in ([str(error) for error in self.errors], self.notes):
             for line in listed[:_NAMED]:
-                warn(printable(line))
+                warn(line)
             if len(listed) > _NAMED:
                 warn(f"… and {len(listed) - _NAMED} more")

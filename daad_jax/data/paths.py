@@ -7,7 +7,7 @@ from pathlib import Path
 from daad_jax.config import DataConfig
 from daad_jax.data import images
 from daad_jax.data.bad_files import BadFiles
-from daad_jax.errors import BadFileError, DataError
+from daad_jax.errors import BadFileError, DataError, printable
 
 _SUFFIXES = ", ".join(images.SUFFIXES)
 _LEAVES = "leads out of data.root; put a copy there, or set data.follow_links=true"
@@ -153,8 +153,8 @@ class Tree:
             other = first.setdefault(file.name.casefold(), file)
             if other is not file:
                 self.bad.notes.append(
-                    f"{file}: differs from {other.name} only in case; many file systems hold one "
-                    "of the two"
+                    f"{printable(str(file))}: differs from {printable(other.name)} only in case; "
+                    "many file systems hold one of the two"
                 )
 
 

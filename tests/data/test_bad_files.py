@@ -240,6 +240,9 @@ def test_messages_are_one_line_whatever_the_name(load, nut, capsys):
     argv += ["--config.data.category=nut", f"--workdir={nut.parent / 'run'}"]
     assert cli.run(cli.train_main, argv) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
+    with pytest.raises(BadFileError) as error:
+        load()
+    assert len(str(error.value).splitlines()) == 1
     load(**skip())
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 4
