@@ -7,13 +7,14 @@ open are listed with their reasons in ``docs/deviations.md``.
 # No postponed annotations here: the command line reads the fields' types.
 
 import dataclasses
+import functools
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
 from daad_jax import addressing, discriminator, generator, partition
-from daad_jax.errors import ConfigError, suggestion
+from daad_jax.errors import ConfigError, shown, suggestion
 
 SOURCES = ("textures", "mvtec", "digits", "mnist", "cifar10", "tfds")
 VERDICTS = (
@@ -21,6 +22,9 @@ VERDICTS = (
     *("L_max", "L_max_relative"),
 )
 RESIZE_FILTERS = ("area", "nearest", "bilinear", "bicubic", "lanczos")
+
+_MAX_IMAGE_SIZE = 8192
+_MAX_DIGITS = 18  # a whole number of so many always fits into 64 bits
 
 
 @dataclass
@@ -49,6 +53,10 @@ class DataConfig:
         cache_dir: folder for decoded images; "" is ``cache`` in the workdir.
         tfds_dir: where tensorflow-datasets keeps prepared sets; "" is its own default,
             ``~/tensorflow_datasets``.
+        on_bad_file: what becomes of an image or mask file that cannot be used: "stop" ends in an
+            error that names it; "skip" leaves the image out and counts it in a warning.
+        max_bad_files: with "skip", the most files of a category that may be left out.
+        follow_links: of "mvtec", whether symbolic links may lead out of `root`.
     """
 
     source: str = "mvtec"
@@ -65,6 +73,9 @@ class DataConfig:
     memory_limit_mb: int = 4096
     cache_dir: str = ""
     tfds_dir: str = ""
+    on_bad_file: str = "stop"
+    max_bad_files: int = 100
+    follow_links: bool = False
 
 
 @dataclass
@@ -304,28 +315,30 @@ def validate(config: Config) -> None:
     Raises:
         ConfigError: naming the first field that cannot work and what to do.
     """
-    if config.setting not in SETTINGS:
-        name = config.setting
-        raise ConfigError(f"setting: no setting {name!r}; {suggestion(name, SETTINGS)}")
-    types = field_types()
-    for path, value in flatten(to_dict(config)).items():
-        _check_type(path, value, types[path])
+    for path, expected in field_types().items():
+        value = _get(config, path)
+        _check_type(path, value, expected)
         if path in _CHECKS:
             allowed, explanation = _CHECKS[path]
             if not allowed(value):
                 raise ConfigError(f"{path}: {value!r} {explanation}")
+    if config.setting not in SETTINGS:
+        name = config.setting
+        raise ConfigError(f"setting: no setting {shown(name)}; {suggestion(name, SETTINGS)}")
     for path, choices in _CHOICES.items():
         value = _get(config, path)
         if value not in choices:
-            raise ConfigError(f"{path}: no {value!r}; {suggestion(str(value), choices)}")
+            raise ConfigError(f"{path}: no {shown(value)}; {suggestion(value, choices)}")
     _validate_together(config)
 
 
 def _validate_together(config: Config) -> None:
     widths, size = config.model.widths, config.data.image_size
     if not widths or any(width < 1 for width in widths):
-        raise ConfigError(f"model.widths: {widths!r} needs one positive number per stage")
+        raise ConfigError(f"model.widths: {shown(widths)} needs one positive number per stage")
     factor = 2 ** len(widths)
+    if factor > _MAX_IMAGE_SIZE:
+        raise ConfigError(f"model.widths: {len(widths)} stages are too many for any image size")
     if size % factor:
         raise ConfigError(
             f"data.image_size: {size} is not a multiple of {factor}, which the {len(widths)} "
@@ -393,10 +406,11 @@ def _share(*, closed: bool) -> tuple[Callable[[Any], bool], str]:
 
 _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "seed": (lambda value: 0 <= value < 2**32, "must lie from 0 to 4294967295"),
-    "data.image_size": _between(2, 8192),
+    "data.image_size": _between(2, _MAX_IMAGE_SIZE),
     "data.channels": (lambda value: value in (1, 3), "must be 1 or 3"),
     "data.calibration_fraction": _share(closed=False),
     "data.memory_limit_mb": _at_least(0),
+    "data.max_bad_files": _at_least(0),
     "model.batch_norm_momentum": _share(closed=False),
     "memory.items": _at_least(1),
     "memory.temperature": _above(0),
@@ -425,6 +439,7 @@ _CHOICES: dict[str, Iterable[str]] = {
     "data.source": SOURCES,
     "data.resize": RESIZE_FILTERS,
     "data.brightness": ("kept", "equal"),
+    "data.on_bad_file": ("stop", "skip"),
     "model.skip_join": ("concat", "sum"),
     "model.query_from": ("after", "before"),
     "memory.scales": ("all", "bottleneck", "none"),
@@ -502,35 +517,45 @@ def field_types() -> dict[str, Any]:
 
 
 def _get(config: Config, path: str) -> Any:
-    section, name = path.split(".")
-    return getattr(getattr(config, section), name)
+    return functools.reduce(getattr, path.split("."), config)
 
 
 def _check_type(path: str, value: Any, expected: Any) -> None:
-    if expected is not object and not _fits(value, expected):
-        raise ConfigError(f"{path}: {value!r} is not {_type_name(expected)}")
+    if not _fits(value, expected):
+        raise ConfigError(f"{path}: {shown(value)} is not {_type_name(expected)}")
 
 
 def _fits(value: Any, expected: Any) -> bool:
+    if expected is object:
+        return _is_rates(value, nesting=2)
     if expected == Optional[int]:  # noqa: UP045
         return value is None or _fits(value, int)
     if expected == tuple[int, ...]:
         return isinstance(value, (list, tuple)) and all(_fits(item, int) for item in value)
     if expected is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool)
+        return isinstance(value, float) or _fits(value, int)
     if expected is int:
-        return isinstance(value, int) and not isinstance(value, bool)
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        return whole and abs(value) < 10**_MAX_DIGITS
     return isinstance(value, expected)
+
+
+def _is_rates(value: Any, nesting: int) -> bool:
+    """Whether a value is made as division rates are; `memory_specs` says whether it fits."""
+    if isinstance(value, (list, tuple)):
+        return nesting > 0 and all(_is_rates(item, nesting - 1) for item in value)
+    return isinstance(value, str) or _fits(value, int)
 
 
 def _type_name(expected: Any) -> str:
     names: dict[Any, str] = {
-        int: "a whole number",
+        int: f"a whole number of at most {_MAX_DIGITS} digits",
         float: "a number",
         str: "a string",
         bool: "true or false",
         tuple[int, ...]: "a list of whole numbers",
         Optional[int]: "a whole number or null",  # noqa: UP045
+        object: "'pixel', three numbers (r_h, r_w, r_c), or one of these for each scale",
     }
     return names[expected]
 

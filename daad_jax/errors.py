@@ -4,6 +4,8 @@ import difflib
 import sys
 from collections.abc import Iterable
 
+_SHOWN = 200
+
 
 class UserError(Exception):
     """Something that the user can mend: one line that names the culprit and what to do.
@@ -14,6 +16,9 @@ class UserError(Exception):
 
     exit_code = 2
 
+    def __str__(self) -> str:
+        return printable(super().__str__())  # a file's name may hold line breaks
+
 
 class ConfigError(UserError):
     """A config field has a value that cannot work; the message begins with the field's name."""
@@ -21,6 +26,20 @@ class ConfigError(UserError):
 
 class DataError(UserError):
     """A folder or an image file cannot be used; the message names it."""
+
+
+class BadFileError(DataError):
+    """One image or mask of many cannot be used; `data.on_bad_file` says what comes of it.
+
+    Attributes:
+        place: what the message calls the file, its path for example.
+        reason: what is wrong with it and what to do.
+    """
+
+    def __init__(self, place: str, reason: str) -> None:
+        """Takes the two parts of the message."""
+        super().__init__(f"{place}: {reason}")
+        self.place, self.reason = place, reason
 
 
 class CheckpointError(UserError):
@@ -57,3 +76,24 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     if close:
         return f"did you mean {close[0]!r}?"
     return f"known: {', '.join(names)}"
+
+
+def printable(text: str) -> str:
+    r"""Text for people: what is no printable character is written as its ``\x`` or ``\u`` escape.
+
+    That holds for line breaks, for characters that turn the direction of writing, and for the
+    bytes of a file name that are not UTF-8.
+    """
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode()
+        for character in text
+    )
+
+
+def shown(value: object) -> str:
+    """Returns a value as an error message shows it, whatever it is: at most 200 characters."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python refuses to write whole numbers of thousands of digits.
+        return "a value too long to be shown"
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"

@@ -56,11 +56,12 @@ def evaluate(
 
     Returns:
         The `Evaluation`. Its summary has ``category``, ``setting``, ``step``, ``protocol``,
-        counts, ``scores`` (those of `named_scores`, each with the metrics of
-        `daad_jax.metrics.detection_metrics`), ``by_kind`` (the image AUROC of each score for each
-        kind of defect), ``pixel_auroc`` and ``pixel_auroc_relative``, ``verdict`` (the score's
-        name) and its ``threshold``, ``controls``, ``memory`` (see `summarize_usage`) and
-        ``pseudo`` (see `pseudo_summary`; None when no images were held out).
+        counts, ``left_out`` (images with files that could not be used), ``duplicates`` (see
+        `daad_jax.data.dataset.Duplicates`, counted), ``scores`` (those of `named_scores`, each with
+        the metrics of `daad_jax.metrics.detection_metrics`), ``by_kind`` (the image AUROC of each
+        score for each kind of defect), ``pixel_auroc`` and ``pixel_auroc_relative``, ``verdict``
+        (the score's name) and its ``threshold``, ``controls``, ``memory`` (see `summarize_usage`)
+        and ``pseudo`` (see `pseudo_summary`; None when no images were held out).
 
     Raises:
         CheckpointError: if the workdir has no sound checkpoint, or the images are others, or
@@ -242,6 +243,8 @@ def _assemble(
         "calibration_images": len(dataset.calibration),
         "test_good": int(np.sum(test.labels == 0)),
         "test_defective": int(np.sum(test.labels == 1)),
+        "left_out": dataset.left_out,
+        "duplicates": {name: len(pairs) for name, pairs in dataset.duplicates._asdict().items()},
         "scores": {
             name: metrics.detection_metrics(test.labels, values, samples=samples, seed=seed)
             for name, values in named.items()

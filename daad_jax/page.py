@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from PIL import Image
 
-from daad_jax.report import printable
+from daad_jax.errors import printable
 
 _VOID = ("img", "br")
 # JPEG is much smaller for photographs, and what it adds is invisible once an image is shrunk.
@@ -113,7 +113,7 @@ def element(tag: str, *children: object, **attributes: object) -> Html:
 
 
 def escape(value: object) -> Html:
-    """Any text as HTML that shows it, see also `daad_jax.report.printable`; `Html` stays."""
+    """Any text as HTML that shows it, see also `daad_jax.errors.printable`; `Html` stays."""
     if isinstance(value, Html):
         return value
     return Html(html.escape(printable(str(value)), quote=True))

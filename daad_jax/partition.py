@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-from daad_jax.errors import ConfigError
+from daad_jax.errors import ConfigError, shown
 
 Rates = tuple[int, int, int]
 PIXEL = "pixel"
@@ -86,8 +86,8 @@ def resolve_rates(
         per_scale = list(rates)
     else:
         raise ConfigError(
-            f"memory.division_rates: {rates!r} is not 'pixel', three numbers (r_h, r_w, r_c), or "
-            f"one of these for each of the {len(scales)} scales"
+            f"memory.division_rates: {shown(rates)} is not 'pixel', three numbers (r_h, r_w, "
+            f"r_c), or one of these for each of the {len(scales)} scales"
         )
     return tuple(
         _resolve_scale(rate, size, index) if has_memory else None
@@ -103,7 +103,7 @@ def _resolve_scale(rate: Any, size: tuple[int, int, int], index: int) -> Rates:
         return (height, width, 1)
     if not _is_triple(rate):
         raise ConfigError(
-            f"memory.division_rates: {rate!r} for scale {index + 1} is not 'pixel' or three "
+            f"memory.division_rates: {shown(rate)} for scale {index + 1} is not 'pixel' or three "
             "positive whole numbers (r_h, r_w, r_c)"
         )
     for name, dimension, r in zip(("height", "width", "channels"), size, rate, strict=True):

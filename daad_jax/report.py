@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from daad_jax import controls
+from daad_jax.errors import printable
 
 MAIN_SCORES = ("R", "L", "A", "A_paper", "A_calibrated", "R_max_relative", "R_contrast_relative")
 
@@ -88,18 +89,6 @@ def summary_rows(results: Sequence[dict[str, Any]]) -> list[list[str]]:
         ["mean", *(_number(float(np.mean(column))) for column in zip(*columns, strict=True))]
     )
     return rows
-
-
-def printable(text: str) -> str:
-    r"""Text for people: what is no printable character is written as its ``\x`` or ``\u`` escape.
-
-    That holds for line breaks, for characters that turn the direction of writing, and for the
-    bytes of a file name that are not UTF-8.
-    """
-    return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode()
-        for character in text
-    )
 
 
 def score_label(name: str, protocol: str) -> str:

@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import json
 import shutil
 
@@ -25,7 +26,8 @@ def run(tmp_path_factory):
     config = tiny_config(
         train__steps=30, data__calibration_fraction=0.2, score__protocol="calibrated"
     )
-    dataset = tiny_dataset(config)
+    dataset = dataclasses.replace(tiny_dataset(config), left_out=2)
+    dataset.test.images[3] = dataset.train.images[0]
     train(config, dataset, workdir, log=lambda _: None)
     return workdir, config, dataset, evaluate(workdir, dataset).summary
 
@@ -38,6 +40,8 @@ def test_the_file_holds_every_score_and_control(run):
     assert set(result["scores"]) == {"R", "L", "A", "A_paper"} | localized
     assert set(result["controls"]) == {"mean", "std", "gradient", "file_size", "pca"}
     assert result["test_good"] == result["test_defective"] == 10
+    assert result["left_out"] == 2
+    assert result["duplicates"] == {"in_training": 1, "under_both_labels": 0}
     assert 0 <= result["pixel_auroc"] <= 1
     assert 0 <= result["pixel_auroc_relative"] <= 1
     assert set(result["by_kind"]) == {"square"}

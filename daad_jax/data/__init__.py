@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+import numpy as np
+
 from daad_jax.config import Config
 from daad_jax.data import digits, folder, one_class, prepared, textures
 from daad_jax.data.dataset import Dataset, ImageSet, display_name
-from daad_jax.errors import ConfigError, DataError, suggestion
+from daad_jax.errors import ConfigError, DataError, printable, suggestion, warn
 
 __all__ = ["ALL", "Dataset", "ImageSet", "display_name", "list_categories", "load_dataset"]
 
@@ -51,15 +53,39 @@ def load_dataset(config: Config, category: str, cache: Path | None = None) -> Da
 
     Raises:
         ConfigError: if the config asks for what the source does not have.
-        DataError: if files are missing or damaged, or there are too few training images.
+        DataError: if files are missing or damaged, or there are too few images.
     """
     dataset = _load(config, category, cache)
+    if not 0 < np.sum(dataset.test.labels) < len(dataset.test):
+        raise DataError(
+            f"data.category: no good or no defective test image of {dataset.category!r} can be "
+            "used; mend the files"
+        )
     if len(dataset.train) < config.train.batch_size:
         raise DataError(
             f"train.batch_size: {config.train.batch_size} is more than the {len(dataset.train)} "
             f"training images of {dataset.category!r}; lower it or add images"
         )
+    _warn_of_duplicates(dataset)
     return dataset
+
+
+def _warn_of_duplicates(dataset: Dataset) -> None:
+    duplicates = dataset.duplicates
+    if duplicates.in_training:
+        test, other = duplicates.in_training[0]
+        warn(
+            f"{printable(dataset.category)}: {len(duplicates.in_training)} of the "
+            f"{len(dataset.test)} test images are training images too, {printable(test)} and "
+            f"{printable(other)} for example; remove one of the two"
+        )
+    if duplicates.under_both_labels:
+        good, defective = duplicates.under_both_labels[0]
+        warn(
+            f"{printable(dataset.category)}: {len(duplicates.under_both_labels)} test image(s) are "
+            f"there as good and as defective, {printable(good)} and {printable(defective)} for "
+            "example; remove one of the two"
+        )
 
 
 def _load(config: Config, category: str, cache: Path | None) -> Dataset:

@@ -1,7 +1,10 @@
 """What a data source hands over: uint8 arrays with their names, labels and masks."""
 
+import functools
+import hashlib
 import os
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -45,6 +48,18 @@ class ImageSet:
         )
 
 
+class Duplicates(NamedTuple):
+    """Test images that have the same pixels as another image of their category.
+
+    Attributes:
+        in_training: for each that is also a training or calibration image, both names.
+        under_both_labels: for each picture that is both a good and a defective one, both names.
+    """
+
+    in_training: list[tuple[str, str]]
+    under_both_labels: list[tuple[str, str]]
+
+
 @dataclass(frozen=True)
 class Dataset:
     """One category: normal images to train on, images to test on, and perhaps to calibrate on.
@@ -54,12 +69,38 @@ class Dataset:
         train: normal images.
         test: good and defective images.
         calibration: normal images held out of `train`; empty when nothing is held out.
+        left_out: how many images are not there because a file could not be used.
     """
 
     category: str
     train: ImageSet
     test: ImageSet
     calibration: ImageSet
+    left_out: int = 0
+
+    @functools.cached_property
+    def duplicates(self) -> Duplicates:
+        """The test images that have the same pixels as another image; reads all images once."""
+        normal: dict[bytes, str] = {}
+        by_label: tuple[dict[bytes, str], dict[bytes, str]] = ({}, {})
+        for part in (self.train, self.calibration):
+            for name, image in zip(part.names, part.images, strict=True):
+                normal.setdefault(_hash(image), name)
+        in_training = []
+        for name, label, image in zip(
+            self.test.names, self.test.labels, self.test.images, strict=True
+        ):
+            pixels = _hash(image)
+            by_label[label].setdefault(pixels, name)
+            if pixels in normal:
+                in_training.append((name, normal[pixels]))
+        good, defective = by_label
+        both = [(name, defective[pixels]) for pixels, name in good.items() if pixels in defective]
+        return Duplicates(in_training, both)
+
+
+def _hash(image: np.ndarray) -> bytes:
+    return hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16).digest()
 
 
 def hold_out(normal: ImageSet, fraction: float) -> tuple[ImageSet, ImageSet]:

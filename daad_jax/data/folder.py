@@ -10,15 +10,19 @@
 A plain folder with only ``train/good`` and ``test/{good,bad}`` is the same without masks.
 """
 
+import os
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from daad_jax.config import DataConfig
 from daad_jax.data import images
-from daad_jax.data.dataset import GOOD, Dataset, ImageSet, display_name, hold_out
+from daad_jax.data.bad_files import BadFiles
+from daad_jax.data.dataset import GOOD, Dataset, display_name, hold_out
 from daad_jax.data.encoded import EncodedImages, load_images
-from daad_jax.errors import DataError, suggestion
+from daad_jax.data.paths import Tree, check_root, is_folder, list_folder
+from daad_jax.errors import BadFileError, DataError, suggestion, warn
 
 PAPER_CATEGORIES = (
     *("carpet", "grid", "leather", "tile", "wood"),
@@ -35,9 +39,8 @@ def list_categories(root: Path) -> list[str]:
     Raises:
         DataError: if `root` is missing or holds none.
     """
-    if not root.is_dir():
-        raise DataError(f"data.root: {root} is not a folder; give the one that holds the images")
-    names = [entry.name for entry in root.iterdir() if (entry / "train").is_dir()]
+    check_root(root)
+    names = [entry.name for entry in list_folder(root) if _holds_train(entry)]
     names.sort(key=lambda name: (_paper_place(name), name))
     if not names:
         hint = " (it is a category itself: set data.category='')" if _is_category(root) else ""
@@ -54,20 +57,18 @@ def check_layout(config: DataConfig, category: str) -> None:
     Raises:
         DataError: naming the folder or file that is missing or of no use.
     """
-    root = _category_root(config, category)
-    _list_images(root / "train" / GOOD)
-    files, _ = _list_test(root)
-    if (root / "ground_truth").is_dir():
-        for file in files:
-            if file.parent.name != GOOD:
-                _mask_path(root / "ground_truth" / file.parent.name, file)
+    tree = Tree(config, BadFiles(config))
+    root = _category_root(tree, config, category)
+    tree.list_images(root / "train" / GOOD)
+    _list_test(tree, root)
 
 
 def load_folder(config: DataConfig, category: str, cache: Path | None) -> Dataset:
     """Decodes and resizes every image of one category.
 
     Args:
-        config: root, size, channels, filter and calibration fraction.
+        config: root, size, channels, filter, calibration fraction, and what becomes of files that
+            cannot be used.
         category: the category's folder; "" when `config.root` is one itself.
         cache: see `daad_jax.data.encoded.load_images`.
 
@@ -75,35 +76,54 @@ def load_folder(config: DataConfig, category: str, cache: Path | None) -> Datase
         The data set. Calibration images are the last of the sorted training images.
 
     Raises:
-        DataError: if a folder or image is missing, empty, damaged or of no use.
+        DataError: if a folder is missing, empty or of no use, or too many files are.
+        BadFileError: if a file is, and `config.on_bad_file` is "stop".
     """
-    root = _category_root(config, category)
-    good = _list_images(root / "train" / GOOD)
-    files, kinds = _list_test(root)
-    normal = _load(root, good, [GOOD] * len(good), config, cache)
+    bad = BadFiles(config)
+    tree = Tree(config, bad)
+    root = _category_root(tree, config, category)
+    good = [_Listed(file, GOOD) for file in tree.list_images(root / "train" / GOOD)]
+    listed = _list_test(tree, root)
+    normal = load_images(_encode(root, good), config, cache, bad)
     train, calibration = hold_out(normal, config.calibration_fraction)
-    test = _load(root, files, kinds, config, cache)
-    masks = _load_masks(root, files, config.image_size)
-    test = ImageSet(test.images, test.names, test.file_sizes, test.kinds, masks)
-    return Dataset(display_name(category or root.resolve().name), train, test, calibration)
+    masked, masks = _load_masks(listed, config.image_size, bad)
+    test = load_images(_encode(root, masked, masks), config, cache, bad)
+    name = display_name(category or root.resolve().name)
+    bad.warn(name)
+    return Dataset(name, train, test, calibration, len(bad.errors))
 
 
-def _category_root(config: DataConfig, category: str) -> Path:
+class _Listed(NamedTuple):
+    file: Path
+    kind: str
+    mask: Path | None = None
+
+
+def _category_root(tree: Tree, config: DataConfig, category: str) -> Path:
     root = Path(config.root)
-    if not root.is_dir():
-        raise DataError(f"data.root: {root} is not a folder; give the one that holds the images")
+    if os.path.isabs(category) or ".." in Path(category).parts:
+        raise DataError(f"data.category: {category!r} leads out of data.root; give a folder in it")
     folder = root / category
-    if not folder.is_dir():
+    if not is_folder(folder):
         known = list_categories(root)
         raise DataError(
             f"data.category: no {category!r} under {root}; {suggestion(category, known)}"
         )
+    tree.check_folder(folder)
     for part in (Path("train") / GOOD, Path("test") / GOOD):
-        if not (folder / part).is_dir():
+        if not is_folder(folder / part):
             raise DataError(
                 f"{folder / part}: missing; expected train/good, test/good and test/DEFECT folders"
             )
     return folder
+
+
+def _holds_train(folder: Path) -> bool:
+    try:
+        return is_folder(folder / "train")
+    except DataError as error:
+        warn(f"{error}; it is not taken for a category")
+        return False
 
 
 def _paper_place(name: str) -> int:
@@ -112,71 +132,91 @@ def _paper_place(name: str) -> int:
 
 
 def _is_category(folder: Path) -> bool:
-    return (folder / "train" / GOOD).is_dir()
+    return is_folder(folder / "train" / GOOD)
 
 
-def _list_images(folder: Path) -> list[Path]:
-    """Sorted image files of a folder, at least one."""
-    files = sorted(
-        entry for entry in folder.iterdir() if entry.is_file() and not entry.name.startswith(".")
-    )
-    if not files:
-        raise DataError(f"{folder}: empty; put images there ({', '.join(images.SUFFIXES)})")
-    for file in files:
-        if file.suffix.lower() not in images.SUFFIXES:
-            raise DataError(
-                f"{file}: is not an image ({', '.join(images.SUFFIXES)}); move it elsewhere"
-            )
-    return files
-
-
-def _list_test(root: Path) -> tuple[list[Path], list[str]]:
-    folders = sorted(entry for entry in (root / "test").iterdir() if entry.is_dir())
-    defects = [folder for folder in folders if folder.name != GOOD]
+def _list_test(tree: Tree, root: Path) -> list[_Listed]:
+    """The test images, good ones first, without those whose mask is missing."""
+    defects = [folder for folder in tree.list_folders(root / "test") if folder.name != GOOD]
     if not defects:
         raise DataError(
             f"{root / 'test'}: no folder with defective images beside 'good'; put them in "
             "test/bad or in a folder for each kind of defect"
         )
-    files, kinds = [], []
-    for folder in [root / "test" / GOOD, *defects]:
-        listed = _list_images(folder)
-        files += listed
-        kinds += [display_name(folder.name)] * len(listed)
-    return files, kinds
-
-
-def _load(
-    root: Path, files: list[Path], kinds: list[str], config: DataConfig, cache: Path | None
-) -> ImageSet:
-    encoded = EncodedImages(
-        names=[display_name(file.relative_to(root)) for file in files],
-        kinds=kinds,
-        places=[str(file) for file in files],
-        read=lambda index: images.read_bytes(files[index]),
-    )
-    return load_images(encoded, config, cache)
-
-
-def _load_masks(root: Path, files: list[Path], size: int) -> np.ndarray | None:
-    """Masks of all test images, false for good ones; None when there is no `ground_truth`."""
+    listed = [_Listed(file, GOOD) for file in tree.list_images(root / "test" / GOOD)]
     truth = root / "ground_truth"
-    if not truth.is_dir():
-        return None
-    masks = np.zeros((len(files), size, size), dtype=bool)
-    for index, file in enumerate(files):
-        if file.parent.name != GOOD:
-            path = _mask_path(truth / file.parent.name, file)
-            masks[index] = images.decode_mask(images.read_bytes(path), str(path), size=size)
+    has_masks = is_folder(truth) or truth.is_symlink()
+    if has_masks:
+        tree.check_folder(truth)
+    for folder in defects:
+        files, kind = tree.list_images(folder), display_name(folder.name)
+        if has_masks:
+            masks = _find_masks(tree, truth / folder.name, files)
+            listed += [_Listed(file, kind, mask) for file, mask in masks.items()]
+        else:
+            listed += [_Listed(file, kind) for file in files]
+    return listed
+
+
+def _find_masks(tree: Tree, folder: Path, files: list[Path]) -> dict[Path, Path]:
+    """The masks of the files that have one; the others go to `Tree.bad`."""
+    names = set()
+    if is_folder(folder):
+        tree.check_folder(folder)
+        names = {entry.name for entry in list_folder(folder)}
+    masks = {}
+    for file in files:
+        try:
+            mask = folder / _mask_name(folder, names, file)
+            tree.check_file(mask)
+        except BadFileError as error:
+            tree.bad.add(error)
+        else:
+            masks[file] = mask
     return masks
 
 
-def _mask_path(folder: Path, file: Path) -> Path:
+def _mask_name(folder: Path, names: set[str], file: Path) -> str:
     for stem in (f"{file.stem}_mask", file.stem):
         for suffix in images.SUFFIXES:
-            if (folder / f"{stem}{suffix}").is_file():
-                return folder / f"{stem}{suffix}"
-    raise DataError(
-        f"{folder / file.stem}_mask.png: the mask of {file} is missing; add it, or move the "
-        "ground_truth folder away to go without pixel scores"
+            if f"{stem}{suffix}" in names:
+                return f"{stem}{suffix}"
+    raise BadFileError(
+        f"{folder / file.stem}_mask.png",
+        f"the mask of {file} is missing; add it, or move the ground_truth folder away to go "
+        "without pixel scores",
+    )
+
+
+def _load_masks(
+    listed: list[_Listed], size: int, bad: BadFiles
+) -> tuple[list[_Listed], np.ndarray | None]:
+    """The images without those whose mask cannot be used, and the masks, false for good images.
+
+    The masks are None when no image has one.
+    """
+    if all(entry.mask is None for entry in listed):
+        return listed, None
+    masks = np.zeros((len(listed), size, size), dtype=bool)
+    kept: list[_Listed] = []
+    for entry in listed:
+        if entry.mask is not None:
+            try:
+                content = images.read_bytes(entry.mask)
+                masks[len(kept)] = images.decode_mask(content, str(entry.mask), size=size)
+            except BadFileError as error:
+                bad.add(error)
+                continue
+        kept.append(entry)
+    return kept, masks[: len(kept)]
+
+
+def _encode(root: Path, listed: list[_Listed], masks: np.ndarray | None = None) -> EncodedImages:
+    files = [entry.file for entry in listed]
+    return EncodedImages(
+        names=[display_name(file.relative_to(root)) for file in files],
+        kinds=[entry.kind for entry in listed],
+        places=[str(file) for file in files],
+        read=lambda index: images.read_bytes(files[index]),
+        masks=masks,
     )

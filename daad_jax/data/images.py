@@ -1,6 +1,7 @@
 """Decoding image files into uint8 arrays of one shape."""
 
 import io
+import stat
 import threading
 import warnings
 from pathlib import Path
@@ -8,8 +9,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from daad_jax.errors import DataError
+from daad_jax.errors import BadFileError
 
+NOT_REGULAR = "is not a regular file; move it elsewhere"
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 
 _FILTERS = {
@@ -19,6 +21,10 @@ _FILTERS = {
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
+# Pillow knows more formats, some of which start other programs or hold many images.
+_FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
+# More than the pixels that Pillow decodes can take.
+_MAX_FILE_BYTES = 1 << 30
 # Warning filters belong to the process, so only one thread at a time may change them.
 _WARNINGS = threading.Lock()
 
@@ -43,9 +49,9 @@ def decode_image(
         uint8 ``(size, size, channels)``.
 
     Raises:
-        DataError: if the bytes are no image, or a truncated one.
+        BadFileError: if the bytes are no image, or a truncated one.
     """
-    image = to_mode(_open(content, name), "RGB" if channels == 3 else "L")
+    image = _convert(_open(content, name), "RGB" if channels == 3 else "L", name)
     pixels = np.asarray(image.resize((size, size), _FILTERS[resize])).reshape(size, size, channels)
     return equalize_brightness(pixels) if brightness == "equal" else pixels
 
@@ -54,13 +60,13 @@ def decode_mask(content: bytes, name: str, *, size: int) -> np.ndarray:
     """Decodes a mask, bool ``(size, size)``: true where at least half of a pixel is defective.
 
     Raises:
-        DataError: as `decode_image`.
+        BadFileError: as `decode_image`.
     """
     opened = _open(content, name)
     if opened.mode.startswith(("I", "F")):
         defective = np.asarray(opened) != 0
     else:
-        defective = np.asarray(to_mode(opened, "L")) != 0
+        defective = np.asarray(_convert(opened, "L", name)) != 0
     image = Image.fromarray(defective.astype(np.uint8) * 255)
     return np.asarray(image.resize((size, size), Image.Resampling.BOX)) >= 128
 
@@ -121,31 +127,52 @@ def to_mode(image: Image.Image, mode: str) -> Image.Image:
         rgba = image.convert("RGBA")
         black = Image.new("RGBA", rgba.size, (0, 0, 0, 255))
         image = Image.alpha_composite(black, rgba)
-    return image.convert("RGB").convert(mode) if image.mode == "CMYK" else image.convert(mode)
+    by_way_of_rgb = image.mode in ("CMYK", "LAB")
+    return image.convert("RGB").convert(mode) if by_way_of_rgb else image.convert(mode)
 
 
 def read_bytes(path: Path) -> bytes:
-    """Reads a file.
+    """Reads a file; one that is no regular file, which could block for ever, is not opened.
 
     Raises:
-        DataError: if it cannot be read; the message names it.
+        BadFileError: if it cannot be read; the message names it.
     """
     try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise BadFileError(str(path), NOT_REGULAR)
+        if status.st_size > _MAX_FILE_BYTES:
+            raise BadFileError(str(path), "is too large to be an image; move it elsewhere")
         return path.read_bytes()
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise DataError(f"{path}: cannot be read ({reason}); restore or remove it") from error
+        raise BadFileError(str(path), unreadable(error)) from error
+
+
+def unreadable(error: OSError) -> str:
+    """What a message says of a file or folder that the operating system does not give."""
+    return f"cannot be read ({error.strerror or error}); restore or remove it"
 
 
 def _open(content: bytes, name: str) -> Image.Image:
     try:
         with _WARNINGS, warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(content))
+            image = Image.open(io.BytesIO(content), formats=_FORMATS)
         image.load()
         return ImageOps.exif_transpose(image)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise DataError(f"{name}: has too many pixels to be decoded safely; remove it") from error
+        raise BadFileError(name, "has too many pixels to be decoded safely; remove it") from error
+    except MemoryError:
+        raise  # of the machine, not of the file
     except Exception as error:  # Pillow's plugins raise many kinds on damaged files.
-        reason = "is empty" if not content else "is not a whole image file"
-        raise DataError(f"{name}: {reason}; replace or remove it") from error
+        reason = "is not a whole image file" if content else "is empty"
+        raise BadFileError(name, f"{reason}; replace or remove it") from error
+
+
+def _convert(image: Image.Image, mode: str, name: str) -> Image.Image:
+    try:
+        return to_mode(image, mode)
+    except (ValueError, OSError) as error:
+        raise BadFileError(
+            name, f"has colours that cannot be converted ({image.mode}); convert or remove it"
+        ) from error

@@ -8,7 +8,7 @@ import difflib
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import numpy as np
 
 from daad_jax.config import DataConfig
 from daad_jax.data import one_class, originals
+from daad_jax.data.bad_files import BadFiles
 from daad_jax.data.dataset import Dataset, ImageSet, hold_out
 from daad_jax.data.encoded import EncodedImages, load_images
 from daad_jax.data.originals import ORIGINALS
@@ -40,6 +41,7 @@ class Prepared:
         image_key: which feature is the image.
         label_key: which feature is the class.
         splits: for "train" and "test" a sequence of records, their images still encoded.
+        folder: where it is.
     """
 
     name: str
@@ -47,6 +49,21 @@ class Prepared:
     image_key: str
     label_key: str
     splits: dict[str, Any]
+    folder: Path
+
+    def read(self, split: str, indices: Sequence[int]) -> list[dict[str, Any]]:
+        """Returns some records of a split.
+
+        Raises:
+            DataError: if its files are damaged.
+        """
+        try:
+            return list(self.splits[split].__getitems__(indices))
+        except Exception as error:  # the library raises what its readers do
+            raise DataError(
+                f"{self.folder}: the {split} split is damaged ({_reason(error)}); remove the "
+                "folder to have it prepared anew"
+            ) from error
 
 
 def list_classes(config: DataConfig) -> list[str]:
@@ -77,12 +94,13 @@ def load_prepared(config: DataConfig, category: str, cache: Path | None) -> Data
         ConfigError: if there is no such set or class, or it is not one of labelled images.
         DataError: if it cannot be prepared or read.
     """
+    bad = BadFiles(config)
     opened = open_original(config) if config.source in ORIGINALS else open_named(config)
     normal = one_class.resolve_class(category, opened.classes)
     train_labels = _read_labels(opened, "train")
     own = np.flatnonzero(train_labels == normal)
     train, calibration = hold_out(
-        _load_split(opened, "train", own, train_labels, normal, config, cache),
+        _load_split(opened, "train", own, train_labels, normal, config, cache, bad),
         config.calibration_fraction,
     )
     labels = _read_labels(opened, "test")
@@ -91,8 +109,9 @@ def load_prepared(config: DataConfig, category: str, cache: Path | None) -> Data
             f"data.category: the test split of {opened.name} needs images of "
             f"{opened.classes[normal]!r} and of other classes; choose another class or set"
         )
-    test = _load_split(opened, "test", np.arange(len(labels)), labels, normal, config, cache)
-    return Dataset(opened.classes[normal], train, test, calibration)
+    test = _load_split(opened, "test", np.arange(len(labels)), labels, normal, config, cache, bad)
+    bad.warn(opened.classes[normal])
+    return Dataset(opened.classes[normal], train, test, calibration, len(bad.errors))
 
 
 def open_original(config: DataConfig) -> Prepared:
@@ -226,7 +245,7 @@ def _open(builder: Any, name: str) -> Prepared:
             f"read without TensorFlow; give another --config.data.tfds_dir to prepare it anew"
         ) from error
     classes = list(builder.info.features[label_key].names)
-    return Prepared(name, classes, image_key, label_key, splits)
+    return Prepared(name, classes, image_key, label_key, splits, Path(builder.data_dir))
 
 
 def _find_keys(features: Any, name: str) -> tuple[str, str]:
@@ -244,12 +263,12 @@ def _find_keys(features: Any, name: str) -> tuple[str, str]:
 
 
 def _read_labels(opened: Prepared, split: str) -> np.ndarray:
-    records = opened.splits[split]
-    labels = np.zeros(len(records), np.int64)
-    for start in range(0, len(records), _LABEL_CHUNK):
-        chunk = range(start, min(start + _LABEL_CHUNK, len(records)))
+    count = len(opened.splits[split])
+    labels = np.zeros(count, np.int64)
+    for start in range(0, count, _LABEL_CHUNK):
+        chunk = range(start, min(start + _LABEL_CHUNK, count))
         labels[chunk.start : chunk.stop] = [
-            record[opened.label_key] for record in records.__getitems__(chunk)
+            record[opened.label_key] for record in opened.read(split, chunk)
         ]
     if len(labels) and labels.min() < 0:
         raise ConfigError(f"data.name: {opened.name}'s {split} split is not labelled")
@@ -264,12 +283,13 @@ def _load_split(
     normal: int,
     config: DataConfig,
     cache: Path | None,
+    bad: BadFiles,
 ) -> ImageSet:
     """Decodes the chosen images of a split; `labels` are those of the whole split."""
-    records = opened.splits[split]
 
     def read(index: int) -> bytes:
-        return records[int(chosen[index])][opened.image_key]
+        (record,) = opened.read(split, [int(chosen[index])])
+        return record[opened.image_key]
 
     encoded = EncodedImages(
         names=[f"{split}/{opened.classes[labels[index]]}/{index:05d}" for index in chosen],
@@ -277,7 +297,7 @@ def _load_split(
         places=[f"{opened.name}, {split} image {index}" for index in chosen],
         read=read,
     )
-    return load_images(encoded, config, cache)
+    return load_images(encoded, config, cache, bad)
 
 
 def _reason(error: Exception) -> str:

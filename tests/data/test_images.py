@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from daad_jax.data import images
-from daad_jax.errors import DataError
+from daad_jax.errors import BadFileError, DataError
 
 RNG = np.random.default_rng(0)
 GREY = RNG.integers(0, 256, (8, 8), dtype=np.uint8)
@@ -98,6 +98,7 @@ def test_arrays_are_resized_as_files_are():
     [
         (b"", "is empty"),
         (b"GIF and then text", "is not a whole image file"),
+        (encode(Image.fromarray(GREY), "GIF"), "is not a whole image file"),
         (encode(Image.fromarray(GREY))[:-40], "is not a whole image file"),
     ],
 )
@@ -123,3 +124,24 @@ def test_equal_brightness_divides_by_the_mean_and_makes_it_mid_grey():
     buffer = io.BytesIO()
     Image.fromarray(pixels[..., 0]).save(buffer, format="PNG")
     np.testing.assert_array_equal(images.decode_image(buffer.getvalue(), "x", **form), result)
+
+
+def test_colours_that_cannot_be_converted_are_named(monkeypatch):
+    def refuse(image, mode):
+        raise ValueError("conversion not supported")
+
+    monkeypatch.setattr(images, "to_mode", refuse)
+    message = r"x\.png: has colours that cannot be converted \(L\); convert or remove it"
+    with pytest.raises(BadFileError, match=message):
+        decode(encode(Image.fromarray(GREY)))
+    with pytest.raises(BadFileError, match=message):
+        images.decode_mask(encode(Image.fromarray(GREY)), "x.png", size=8)
+
+
+def test_too_little_memory_is_not_taken_for_a_damaged_file(monkeypatch):
+    def fail(*arguments, **named):
+        raise MemoryError
+
+    monkeypatch.setattr(Image, "open", fail)
+    with pytest.raises(MemoryError):
+        decode(encode(Image.fromarray(GREY)))

@@ -17,8 +17,8 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from daad_jax.config import DataConfig
-from daad_jax.data import builders, list_categories, load_dataset, originals, prepared
-from daad_jax.errors import ConfigError, DataError
+from daad_jax.data import builders, images, list_categories, load_dataset, originals, prepared
+from daad_jax.errors import BadFileError, ConfigError, DataError
 
 REPOSITORY = Path(__file__).parents[2]
 CIFAR10_CLASSES = [
@@ -406,3 +406,51 @@ def test_real_sets_have_the_pixels_of_their_files(load, source, category, tmp_pa
     np.testing.assert_array_equal([record["label"] for record in records], train_labels)
     decoded = [np.asarray(Image.open(io.BytesIO(record["image"]))) for record in records]
     assert digest(np.stack(decoded)) == digest(train)
+
+
+@pytest.fixture
+def prepared_files(tiny_mnist, load, tmp_path):
+    """The files that hold the images of a prepared set, by split."""
+    load("3", source="mnist", root=str(tiny_mnist[0]))
+    files = list((tmp_path / "tfds").rglob("*.array_record-*"))
+    return {
+        split: next(file for file in files if split in file.name) for split in ("train", "test")
+    }
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+@pytest.mark.parametrize("damage", ["cut", "flip", "remove"])
+def test_damaged_records_are_named(tiny_mnist, load, prepared_files, split, damage):
+    file = prepared_files[split]
+    content = file.read_bytes()
+    if damage == "remove":
+        file.unlink()
+    else:
+        file.write_bytes(content[:999] + (b"" if damage == "cut" else b"damage" + content[1005:]))
+    with pytest.raises(DataError, match=rf"1\.0\.0: the {split} split is damaged \(.*; remove the"):
+        load("3", source="mnist", root=str(tiny_mnist[0]))
+
+
+@pytest.mark.parametrize("memory_limit_mb", [0, 4096])
+def test_images_that_cannot_be_decoded_are_left_out(
+    tiny_mnist, load, monkeypatch, tmp_path, memory_limit_mb
+):
+    decode = images.decode_image
+
+    def refuse(content, name, **form):
+        if name in ("MNIST, train image 13", "MNIST, test image 4"):
+            raise BadFileError(name, "is not a whole image file; replace or remove it")
+        return decode(content, name, **form)
+
+    monkeypatch.setattr(images, "decode_image", refuse)
+    fields = {"source": "mnist", "root": str(tiny_mnist[0]), "memory_limit_mb": memory_limit_mb}
+    with pytest.raises(BadFileError, match=r"^MNIST, train image 13: is not a whole image file"):
+        load("3", cache=tmp_path / "cache", **fields)
+    dataset = load("3", cache=tmp_path / "cache", on_bad_file="skip", **fields)
+    assert [name[-5:] for name in dataset.train.names] == ["00003", "00023", "00033"]
+    assert [name[-5:] for name in dataset.test.names[3:5]] == ["00003", "00005"]
+    pixels, labels = tiny_mnist[1]["test"]
+    kept = [index for index in range(30) if index != 4]
+    np.testing.assert_array_equal(dataset.test.images[..., 0], pixels[kept])
+    np.testing.assert_array_equal(dataset.test.labels, labels[kept] != 3)
+    assert dataset.left_out == 2
