@@ -124,13 +124,11 @@ mnist_all() { # the config as it is, on every digit
   grid mnist_all 0 "${digits[@]}" --categories=all
 }
 cifar10() {
-  grid cifar10 0 --config=configs/cifar10.py --config.data.root="${CIFAR10:-}" \
-    --categories=airplane,dog --variant= --variant="memory.division_rates=(2,2,1)" \
-    --variant="$whole memory.division_rates=(2,2,1)" \
-    --variant="$whole memory.division_rates=(1,1,1)" \
-    --variant="$whole memory.division_rates=(2,2,1) model.widths=(32,64)"
-  grid cifar10 0 --config=configs/cifar10.py --config.data.root="${CIFAR10:-}" \
-    --categories=airplane,dog --settings=ae,ae_skip
+  local cifar=(--config=configs/cifar10.py --config.data.root="${CIFAR10:-}" --categories=airplane,dog)
+  grid cifar10 0 "${cifar[@]}" \
+    --variant="$all memory.division_rates=((8,8,1),(4,4,1),(4,4,1),(2,2,1))" --variant="$all" \
+    --variant="$whole" --variant="$whole memory.division_rates=(1,1,1)"
+  grid cifar10 0 "${cifar[@]}" --settings=ae,ae_skip
 }
 
 for part in "$@"; do

@@ -23,7 +23,10 @@ def get_config(setting: str = "daad_plus") -> Config:
     config.discriminator.width = 32
     config.discriminator.max_width = 256
     if config.memory.division_rates != "pixel":
-        config.memory.division_rates = ((8, 8, 1), (4, 4, 1), (4, 4, 1), (2, 2, 1))
+        config.memory.division_rates = (2, 2, 1)
+    if setting.startswith("daad"):
+        config.model.skips = False
+        config.memory.scales = "bottleneck"
     config.memory.items = 100
     config.memory.temperature = 0.1
     config.train.steps = 3000
