@@ -16,7 +16,7 @@ def make_category(root, name="nut", masks=True):
     for index in range(10):
         write(root / name / f"train/good/{index:03d}.png", index * 10)
     for index in range(3):
-        write(root / name / f"test/good/{index:03d}.png", 50)
+        write(root / name / f"test/good/{index:03d}.png", 55)
         write(root / name / f"test/bent/{index:03d}.png", 200)
         if masks:
             path = root / name / f"ground_truth/bent/{index:03d}_mask.png"
