@@ -125,14 +125,21 @@ def change(path):
 DAMAGE = [(remove, "is missing"), (truncate, "bytes instead of"), (change, "differs from what was")]
 
 
-def start(*arguments):
-    return subprocess.Popen(
+@contextlib.contextmanager
+def child(*arguments):
+    """A process of its own, which does not outlive the test."""
+    process = subprocess.Popen(
         [sys.executable, "-c", *map(os.fspath, arguments)],
         env={**os.environ, "PYTHONPATH": os.fspath(ROOT)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def wait_for_pause(process):
@@ -142,8 +149,6 @@ def wait_for_pause(process):
 def kill(process):
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
-    process.stdout.close()
-    process.stderr.close()
 
 
 def line_of(capsys):
@@ -165,13 +170,15 @@ PHASES = [
 
 def test_sigkill_at_any_point_of_a_save_leaves_a_sound_checkpoint(tmp_path):
     folders = [tmp_path / str(index) for index in range(len(PHASES))]
-    children = [
-        start(PAUSE + SAVE, event, path, folder)
-        for (event, path, _), folder in zip(PHASES, folders, strict=True)
-    ]
-    for child, folder, (*_, step) in zip(children, folders, PHASES, strict=True):
-        wait_for_pause(child)
-        kill(child)
+    with contextlib.ExitStack() as stack:
+        saving = [
+            stack.enter_context(child(PAUSE + SAVE, event, path, folder))
+            for (event, path, _), folder in zip(PHASES, folders, strict=True)
+        ]
+        for process in saving:
+            wait_for_pause(process)
+            kill(process)
+    for folder, (*_, step) in zip(folders, PHASES, strict=True):
         assert restore(folder) == step
         save(folder, 6, keep=1)
         assert names_in(folder / "checkpoints") == ["6"]
@@ -382,18 +389,19 @@ def test_a_run_keeps_others_out_until_it_is_killed_in_a_save_and_then_goes_on(
     root, undisturbed, tmp_path, capsys
 ):
     workdir = tmp_path / "w"
-    child = start(PAUSE + TRAIN, "os.rename", r"checkpoints/4$", *arguments(root, workdir))
-    wait_for_pause(child)
-    before = files_of(workdir)
-    assert cli.run(cli.train_main, arguments(root, workdir)) == 2
-    assert_refused(workdir, capsys)
-    root.rename(root.with_name("away"))  # without the data: it is refused before they are loaded
-    assert cli.run(cli.eval_main, ["eval.py", f"--workdir={workdir}"]) == 2
-    root.with_name("away").rename(root)
-    assert_refused(workdir, capsys)
-    assert daad_jax.load(workdir).score([np.zeros((16, 16), np.uint8)])
-    assert files_of(workdir) == before
-    kill(child)
+    pause = (PAUSE + TRAIN, "os.rename", r"checkpoints/4$")
+    with child(*pause, *arguments(root, workdir)) as process:
+        wait_for_pause(process)
+        before = files_of(workdir)
+        assert cli.run(cli.train_main, arguments(root, workdir)) == 2
+        assert_refused(workdir, capsys)
+        root.rename(root.with_name("away"))  # It is refused before the data would be loaded.
+        assert cli.run(cli.eval_main, ["eval.py", f"--workdir={workdir}"]) == 2
+        root.with_name("away").rename(root)
+        assert_refused(workdir, capsys)
+        assert daad_jax.load(workdir).score([np.zeros((16, 16), np.uint8)])
+        assert files_of(workdir) == before
+        kill(process)
     assert cli.run(cli.train_main, arguments(root, workdir)) == 0
     assert "resuming at step 2 of 6" in capsys.readouterr().out
     assert names_in(workdir / "checkpoints") == ["4", "6"]
@@ -404,9 +412,9 @@ def test_a_full_disk_ends_training_with_one_line(root, undisturbed, tmp_path, ca
     workdir = tmp_path / "w"
     shutil.copytree(undisturbed, workdir)
     before = files_of(workdir / "checkpoints")
-    child = start(LIMIT + TRAIN, "", "", *arguments(root, workdir, steps=8))
-    _, error = child.communicate()
-    assert child.returncode == 1
+    with child(LIMIT + TRAIN, "", "", *arguments(root, workdir, steps=8)) as process:
+        _, error = process.communicate()
+    assert process.returncode == 1
     assert error.count("\n") == 1
     assert error.startswith(f"error: {workdir}/checkpoints/8: cannot be saved (")
     assert error.endswith("the same command goes on from step 6\n")
