@@ -1,10 +1,10 @@
 """CIFAR-10, one class normal: the train split of that class, the whole test split.
 
-``python train.py --config=configs/cifar10.py --config.data.category=ship``: about two minutes on two
-cores of a shared x86-64 CPU machine. The set is downloaded; ``--config.data.root=FOLDER`` takes the
-folder that holds ``cifar-10-batches-bin`` instead. Seed 0: image AUROC of A 0.684 for airplane (PCA:
-0.657) and 0.553 for dog (0.520). ``daad`` and ``daad_plus`` read whole images, without skips: a
-choice made with these test figures in view, see ``docs/experiments.md``.
+``python train.py --config=configs/cifar10.py --config.data.category=ship``: about two minutes on
+two cores of a shared x86-64 CPU machine. The set is downloaded; ``--config.data.root=FOLDER`` takes
+the folder that holds ``cifar-10-batches-bin`` instead. Seed 0: image AUROC of A 0.684 for airplane
+(PCA: 0.657) and 0.553 for dog (0.520). ``daad`` and ``daad_plus`` read whole images, without skips:
+a choice made with these test figures in view, see ``docs/experiments.md``.
 """
 
 from daad_jax import config as config_lib
