@@ -4,8 +4,8 @@
 #   MVTEC=FOLDER MNIST=FOLDER CIFAR10=FOLDER OUT=runs/experiments benchmarks/experiments.sh PART ...
 #
 # A PART is settings_tile, settings_screw, settings_texture, choices_tile, choices_four, renormalized,
-# everything, brightness, stability, mnist, mnist_all or cifar10. SEEDS=0,1 takes these seeds instead
-# of the part's own, so that two processes can share a part.
+# everything, brightness, stability, mnist, mnist_all, mnist_seeds or cifar10. SEEDS=0,1 takes these
+# seeds instead of the part's own, so that two processes can share a part.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
@@ -127,6 +127,9 @@ mnist() {
 }
 mnist_all() { # the config as it is, on every digit
   grid mnist_all 0 "${digits[@]}" --categories=all
+}
+mnist_seeds() {
+  grid mnist_seeds 0,1,2,3,4 "${digits[@]}" --categories=8 --settings=daad_plus,daad
 }
 cifar10() {
   local cifar=(--config=configs/cifar10.py --config.data.root="${CIFAR10:-}" --categories=airplane,dog)
