@@ -2,9 +2,10 @@
 
 ``python train.py --config=configs/mnist.py --config.data.category=8``: 1 min 20 s on two cores of a
 shared x86-64 CPU machine. The set is downloaded; ``--config.data.root=FOLDER`` takes the four
-original files instead. Image AUROC of A for digit 8, seeds 0 to 4: 0.918 +- 0.023 (PCA: 0.861); mean
-of the ten digits, seed 0: 0.961 (PCA: 0.960). ``daad`` and ``daad_plus`` read whole images, without
-skips: a choice made with the test figures of digits 1 and 8 in view, see ``docs/experiments.md``.
+original files instead. Image AUROC of A for digit 8, seeds 0 to 4: 0.918 +- 0.023 (PCA: 0.861);
+mean of the ten digits, seed 0: 0.961 (PCA: 0.960). ``daad`` and ``daad_plus`` read whole images,
+without skips: a choice made with the test figures of digits 1 and 8 in view, see
+``docs/experiments.md``.
 """
 
 from daad_jax import config as config_lib
