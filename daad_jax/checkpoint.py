@@ -27,7 +27,7 @@ from daad_jax import manifest
 from daad_jax.config import Config
 from daad_jax.errors import CheckpointError, ConfigError, SaveError, warn
 from daad_jax.manifest import DamagedError
-from daad_jax.state import TrainState
+from daad_jax.state import NetworkState, TrainState
 
 CONFIG_FILE = "config.json"
 IMAGES_FILE = "images.json"
@@ -365,15 +365,20 @@ def check_same_run(workdir: Path, config: Config) -> None:
 
 
 def _to_tree(state: TrainState) -> dict[str, Any]:
-    tree: dict[str, Any] = {"step": state.step, "generator": vars(state.generator)}
+    tree: dict[str, Any] = {"step": state.step, "generator": _network_tree(state.generator)}
     if state.discriminator is not None:
-        tree["discriminator"] = vars(state.discriminator)
+        tree["discriminator"] = _network_tree(state.discriminator)
     if state.average is not None:
         generator, discriminator = state.average
         tree["average"] = {"generator": generator}
         if discriminator is not None:
             tree["average"]["discriminator"] = discriminator
     return tree
+
+
+def _network_tree(network: NetworkState) -> dict[str, Any]:
+    """A network's arrays; the state of a memory only where there is any, as format 1 has none."""
+    return {name: part for name, part in vars(network).items() if name != "memory" or part}
 
 
 def _from_tree(tree: dict[str, Any], shapes: TrainState) -> TrainState:

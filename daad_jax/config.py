@@ -9,6 +9,7 @@ open are listed with their reasons in ``docs/deviations.md``.
 import dataclasses
 import functools
 import json
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Optional
@@ -23,6 +24,7 @@ VERDICTS = (
 )
 RESIZE_FILTERS = ("area", "nearest", "bilinear", "bicubic", "lanczos")
 
+_MOVES_ITEMS = ("nearest_ema", "mnad")
 _MAX_IMAGE_SIZE = 8192
 _MAX_DIGITS = 18  # a whole number of so many always fits into 64 bits
 
@@ -105,9 +107,33 @@ class MemoryConfig:
         scales: which connections carry a memory: "all", "bottleneck" or "none".
         items: N, the number of items of each bank.
         division_rates: (r_h, r_w, r_c) for all scales, "pixel", or one of these for each scale.
-        addressing: name of the rule, see `daad_jax.addressing.RULES`.
-        temperature: what the cosine similarities are divided by.
+        addressing: name of the rule, see `docs/addressing.md`, or "module:function" for one's own.
+        temperature: what the similarities are divided by.
         init_scale: an item's norm at the start relative to the queries'.
+        similarity: "cosine", "dot" (over the square root of D) or "distance" (negative, squared).
+        learned_temperature: whether each bank learns its temperature, from `temperature` on.
+        banks: "one" for all positions of a scale; "position", one for each; or rows and columns of
+            groups of neighbouring positions, such as "2x2", one for each group.
+        frozen: whether the items stay random, as a control; not with rules that move them.
+        cut: what a weight must reach, as a multiple of 1/N (`threshold`, `threshold_renormalized`),
+            or the shrinkage, likewise (`hard_shrinkage`).
+        top_k: how many items a read takes at most (`top_k`, `product_key`).
+        alpha: above 1, softmax's limit, to 2, sparsemax (`entmax`).
+        learned_alpha: whether each bank learns its alpha, from `alpha` on (`entmax`).
+        retrieval_steps: T (`hopfield`).
+        gumbel_start: temperature of the noisy softmax at step 0 (`gumbel`).
+        gumbel_end: its lowest temperature (`gumbel`).
+        gumbel_rate: how fast it falls: exp(-rate step) (`gumbel`).
+        ema_decay: decay of the running means that the items are (`nearest_ema`).
+        margin: by how much the second nearest item is to be further (`mnad`).
+        entropy_weight: of the entropy loss (`hard_shrinkage`); rules' losses stand beside
+            `loss.rec` times L_rec.
+        codebook_weight: of the codebook loss (`nearest`).
+        commitment_weight: of the commitment loss (`nearest`, `nearest_ema`).
+        compactness_weight: of the compactness loss (`mnad`).
+        separateness_weight: of the separateness loss (`mnad`).
+        test_update: at evaluation, images whose error (see `docs/addressing.md`) is at most this
+            update the items, one image after the other in their order; 0 for never (`mnad`).
     """
 
     scales: str = "all"
@@ -116,6 +142,26 @@ class MemoryConfig:
     addressing: str = "threshold"
     temperature: float = 1.0
     init_scale: float = 1.0
+    similarity: str = "cosine"
+    learned_temperature: bool = False
+    banks: str = "one"
+    frozen: bool = False
+    cut: float = 1.0
+    top_k: int = 4
+    alpha: float = 1.5
+    learned_alpha: bool = False
+    retrieval_steps: int = 1
+    gumbel_start: float = 1.0
+    gumbel_end: float = 0.5
+    gumbel_rate: float = 1e-3
+    ema_decay: float = 0.99
+    margin: float = 1.0
+    entropy_weight: float = 0.0002
+    codebook_weight: float = 1.0
+    commitment_weight: float = 0.25
+    compactness_weight: float = 0.1
+    separateness_weight: float = 0.1
+    test_update: float = 0.0
 
 
 @dataclass
@@ -288,8 +334,34 @@ def memory_specs(config: Config) -> tuple[generator.MemorySpec | None, ...]:
     """Returns the memory of each connection, or None for a connection without one.
 
     Raises:
-        ConfigError: if a division rate does not divide its scale.
+        ConfigError: if a division rate does not divide its scale, or the rule is a user's own that
+            `daad_jax.addressing.permit` did not import.
     """
+    memory, rates = config.memory, _memory_rates(config)
+    if not any(rates):
+        return tuple(None for _ in rates)
+    fields = addressing.Hyperparameters._fields
+    hyperparameters = addressing.Hyperparameters(*(getattr(memory, name) for name in fields))
+    rule = addressing.get_rule(memory.addressing, hyperparameters)
+    return tuple(
+        None
+        if rate is None
+        else generator.MemorySpec(
+            memory.items,
+            rate,
+            rule,
+            memory.temperature,
+            memory.init_scale,
+            memory.similarity,
+            memory.learned_temperature,
+            partition.resolve_groups(memory.banks, rate, index),
+            memory.frozen,
+        )
+        for index, rate in enumerate(rates)
+    )
+
+
+def _memory_rates(config: Config) -> tuple[partition.Rates | None, ...]:
     depth = len(config.model.widths)
     carries = {
         "all": [True] * depth,
@@ -298,15 +370,38 @@ def memory_specs(config: Config) -> tuple[generator.MemorySpec | None, ...]:
     }[config.memory.scales]
     size = config.data.image_size
     sizes = generator.scale_sizes(size, size, config.model.widths)
-    rates = partition.resolve_rates(config.memory.division_rates, sizes, carries)
-    rule = addressing.get_rule(config.memory.addressing)
-    memory = config.memory
-    return tuple(
-        None
-        if rate is None
-        else generator.MemorySpec(memory.items, rate, rule, memory.temperature, memory.init_scale)
-        for rate in rates
-    )
+    return partition.resolve_rates(config.memory.division_rates, sizes, carries)
+
+
+def _check_memories(config: Config) -> None:
+    """Checks what each memory is made of; imports nothing."""
+    memory, name = config.memory, config.memory.addressing
+    addressing.check_rule(name)
+    size = config.data.image_size
+    sizes = generator.scale_sizes(size, size, config.model.widths)
+    for index, (rate, shape) in enumerate(zip(_memory_rates(config), sizes, strict=True)):
+        if rate is None:
+            continue
+        partition.resolve_groups(memory.banks, rate, index)
+        values = math.prod(shape) // math.prod(rate)
+        if name == "product_key" and values % 2:
+            raise ConfigError(
+                f"memory.addressing: 'product_key' halves a block, and those of scale {index + 1} "
+                f"have {values} values; change memory.division_rates or model.widths"
+            )
+    if name == "product_key" and math.isqrt(memory.items) ** 2 != memory.items:
+        raise ConfigError(
+            f"memory.items: {memory.items} is not a square, as 'product_key' needs; try "
+            f"{max(1, round(math.sqrt(memory.items))) ** 2}"
+        )
+    if name in ("top_k", "product_key") and memory.top_k > memory.items:
+        raise ConfigError(f"memory.top_k: {memory.top_k} is more than memory.items, {memory.items}")
+    if name == "entmax" and memory.learned_alpha and memory.alpha >= 2:
+        raise ConfigError(f"memory.alpha: {memory.alpha} must be below 2 with memory.learned_alpha")
+    if memory.frozen and name in _MOVES_ITEMS:
+        raise ConfigError(f"memory.frozen: {name!r} moves the items itself; choose another rule")
+    if memory.test_update and name != "mnad":
+        raise ConfigError(f"memory.test_update: only 'mnad' has it, not {name!r}; set it to 0")
 
 
 def validate(config: Config) -> None:
@@ -344,7 +439,7 @@ def _validate_together(config: Config) -> None:
             f"data.image_size: {size} is not a multiple of {factor}, which the {len(widths)} "
             "stages of model.widths halve it by"
         )
-    memory_specs(config)
+    _check_memories(config)
     if config.train.steps is None and config.train.epochs is None:
         raise ConfigError("train.steps: set it or train.epochs")
     if config.train.steps is not None and config.train.steps < 1:
@@ -415,6 +510,21 @@ _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "memory.items": _at_least(1),
     "memory.temperature": _above(0),
     "memory.init_scale": _above(0),
+    "memory.cut": _weight(),
+    "memory.top_k": _at_least(1),
+    "memory.alpha": _between(1.01, 2),
+    "memory.retrieval_steps": _between(1, 50),
+    "memory.gumbel_start": _above(0),
+    "memory.gumbel_end": _above(0),
+    "memory.gumbel_rate": _weight(),
+    "memory.ema_decay": _share(closed=False),
+    "memory.margin": _weight(),
+    "memory.entropy_weight": _weight(),
+    "memory.codebook_weight": _weight(),
+    "memory.commitment_weight": _weight(),
+    "memory.compactness_weight": _weight(),
+    "memory.separateness_weight": _weight(),
+    "memory.test_update": _weight(),
     "discriminator.width": _at_least(1),
     "discriminator.max_width": _at_least(1),
     "loss.rec": _weight(),
@@ -443,7 +553,7 @@ _CHOICES: dict[str, Iterable[str]] = {
     "model.skip_join": ("concat", "sum"),
     "model.query_from": ("after", "before"),
     "memory.scales": ("all", "bottleneck", "none"),
-    "memory.addressing": tuple(addressing.RULES),
+    "memory.similarity": tuple(addressing.SIMILARITIES),
     "discriminator.batch_norm": ("separate", "joint"),
     "loss.norm": ("mean_squared", "norm"),
     "loss.adversarial": ("non_saturating", "saturating"),

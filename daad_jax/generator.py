@@ -1,6 +1,6 @@
 """The generator: one encoder, memories in chosen connections, one decoder (Section 3.1)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from daad_jax import layers
-from daad_jax.addressing import Rule, threshold
-from daad_jax.memory import BlockMemory, MemoryRead
+from daad_jax.addressing import Rule, Weigh, threshold
+from daad_jax.memory import BatchSummary, BlockMemory, MemoryRead, perplexity
 from daad_jax.partition import Rates
 
 
@@ -18,9 +18,13 @@ class MemorySpec(NamedTuple):
 
     items: int
     rates: Rates
-    rule: Rule = threshold
+    rule: Rule | Weigh = threshold
     temperature: float = 1.0
     init_scale: float = 1.0
+    similarity: str = "cosine"
+    learned_temperature: bool = False
+    groups: Rates = (1, 1, 1)
+    frozen: bool = False
 
 
 def scale_sizes(height: int, width: int, widths: Sequence[int]) -> tuple[tuple[int, int, int], ...]:
@@ -55,7 +59,13 @@ class Generator(nn.Module):
 
     @nn.compact
     def __call__(
-        self, images: jax.Array, *, train: bool, return_weights: bool = False
+        self,
+        images: jax.Array,
+        *,
+        train: bool,
+        return_weights: bool = False,
+        update: bool | None = None,
+        edit: Callable[[list[jax.Array]], list[jax.Array]] | None = None,
     ) -> dict[str, Any]:
         """Reconstructs images.
 
@@ -64,26 +74,37 @@ class Generator(nn.Module):
             train: batch statistics when true (apply with ``mutable=["batch_stats"]``), running
                 statistics when false.
             return_weights: whether the reads hold their addressing weights.
+            update: whether the memories' state moves on (apply with ``mutable=["memory"]``); by
+                default in training.
+            edit: changes the assembled maps before they are decoded.
 
         Returns:
             ``reconstruction`` (B, H, W, channels) in [-1, 1]; ``features`` and ``assembled``,
             lists of (B, H_l, W_l, C_l), finest scale first, where `assembled` is what the decoder
             may see; ``reads``, from the scale's name (``scale_1`` is the finest) to its
-            `daad_jax.memory.MemoryRead` with leading axes (B, Q).
+            `daad_jax.memory.MemoryRead` with leading axes (B, Q); ``batch``, likewise to its
+            `daad_jax.memory.BatchSummary`.
         """
+        update = train if update is None else update
         features = self._encode(images, train)
-        assembled, reads = [], {}
+        assembled, reads, batch = [], {}, {}
         for index, (feature_map, spec) in enumerate(zip(features, self.memories, strict=True)):
             if spec is not None:
                 memory = BlockMemory(*spec, name=f"memory_{index + 1}")
-                feature_map, reads[f"scale_{index + 1}"] = memory(feature_map, return_weights)
+                name = f"scale_{index + 1}"
+                feature_map, reads[name], batch[name] = memory(
+                    feature_map, return_weights, train=train, update=update
+                )
             if self.query_from == "before":
                 feature_map = layers.leaky_relu(feature_map)
             assembled.append(feature_map)
+        if edit is not None:
+            assembled = edit(assembled)
         return {
             "features": features,
             "assembled": assembled,
             "reads": reads,
+            "batch": batch,
             "reconstruction": self._decode(assembled, train),
         }
 
@@ -126,4 +147,20 @@ def summarize_reads(reads: dict[str, MemoryRead]) -> dict[str, jax.Array]:
         metrics[f"memory/{scale}/largest_weight"] = jnp.mean(summary.largest_weight)
         metrics[f"memory/{scale}/entropy"] = jnp.mean(summary.entropy)
         metrics[f"memory/{scale}/dead_reads"] = jnp.sum(summary.dead)
+    return metrics
+
+
+def summarize_batch(batch: dict[str, BatchSummary]) -> dict[str, jax.Array]:
+    """What each scale's items were to a batch, and its rule's losses.
+
+    Returns:
+        Scalars named ``memory/<scale>/unused_items`` (items that no read of the batch took),
+        ``perplexity`` (see `daad_jax.memory.perplexity`) and the losses' own names, unweighted.
+    """
+    metrics = {}
+    for scale, summary in batch.items():
+        metrics[f"memory/{scale}/unused_items"] = jnp.sum(summary.usage.reads == 0)
+        metrics[f"memory/{scale}/perplexity"] = perplexity(summary.usage.weight)
+        for name, loss in summary.losses.items():
+            metrics[f"memory/{scale}/{name}"] = loss
     return metrics

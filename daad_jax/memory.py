@@ -1,16 +1,20 @@
 """The block-wise memory (Section 3.1.2): a pure read, vmapped, and the Flax module around it."""
 
+import functools
+import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from daad_jax import addressing, partition
-from daad_jax.addressing import Rule
+from daad_jax.addressing import BatchReads, Request, Rule, Weigh
+from daad_jax.addressing.interface import Arrays
 
 _EPSILON = 1e-8
+_ITEMS = "memory_items"
 
 
 class ReadSummary(NamedTuple):
@@ -44,7 +48,7 @@ class MemoryRead(NamedTuple):
 
 
 class ItemUsage(NamedTuple):
-    """How much each of N items was read.
+    """How much each of N items was read; the items of several banks stand one after the other.
 
     Attributes:
         reads: ``(N,)``, how many reads gave the item a weight above zero.
@@ -55,21 +59,30 @@ class ItemUsage(NamedTuple):
     weight: jax.Array
 
 
-def cosine_similarities(query: jax.Array, memory_items: jax.Array) -> jax.Array:
-    """Cosine similarity of a query ``(D,)`` with every item ``(N, D)``: ``(N,)`` in [-1, 1].
+class BatchSummary(NamedTuple):
+    """What the reads of a batch come to, for one memory.
 
-    A zero query or item has similarity 0 and a finite gradient.
+    Attributes:
+        usage: of the items by all reads.
+        losses: of the rule by name, scalars, means over banks.
+        loss: their weighted sum, or None where the rule has none.
     """
-    # One query is a 1 x D product, so that vmap over queries makes a matrix product of it.
-    return _normalized(memory_items) @ _normalized(query)
+
+    usage: ItemUsage
+    losses: dict[str, jax.Array]
+    loss: jax.Array | None
 
 
 def read(
     query: jax.Array,
     memory_items: jax.Array,
-    rule: Rule = addressing.threshold,
+    rule: Rule | Weigh = addressing.threshold,
     *,
-    temperature: float = 1.0,
+    temperature: float | jax.Array = 1.0,
+    similarity: str = "cosine",
+    params: Arrays | None = None,
+    state: Arrays | None = None,
+    key: jax.Array | None = None,
     return_weights: bool = False,
 ) -> MemoryRead:
     """Reads the memory with one query, Eq. (2): ``q_hat = w M = sum_i w_i m_i``.
@@ -80,15 +93,27 @@ def read(
     Args:
         query: ``(D,)``, one flattened block, any range.
         memory_items: ``(N, D)``, the bank.
-        rule: function from similarities ``(N,)`` to weights ``(N,)``.
-        temperature: what the cosine similarities are divided by before the rule; above 0.
+        rule: function from similarities ``(N,)`` to weights ``(N,)``, or a `Rule`.
+        temperature: what the similarities are divided by before the rule; above 0.
+        similarity: one of `daad_jax.addressing.SIMILARITIES`.
+        params: what the rule learns beside the items, for a rule with `Rule.init_params`.
+        state: what it carries on, for a rule with `Rule.init_state`.
+        key: of a rule's noise, or None for none.
         return_weights: whether the result holds the ``(N,)`` weights.
 
     Returns:
         The block, a summary and, on request, the weights.
     """
-    weights = rule(cosine_similarities(query, memory_items) / temperature)
-    block = weights @ memory_items
+    compare = addressing.SIMILARITIES[similarity]
+    request = Request(
+        query,
+        memory_items,
+        lambda query, items: compare(query, items) / temperature,
+        params or {},
+        state or {},
+        key,
+    )
+    block, weights = addressing.as_rule(rule).read(request)
     return MemoryRead(block, summarize(weights), weights if return_weights else None)
 
 
@@ -105,84 +130,225 @@ def summarize(weights: jax.Array) -> ReadSummary:
     )
 
 
-def item_usage(weights: jax.Array, counted: jax.Array) -> ItemUsage:
+def item_usage(weights: jax.Array, counted: jax.Array | None = None) -> ItemUsage:
     """Sums up by item what the reads of images did.
 
     Args:
         weights: ``(B, Q, N)`` addressing weights.
-        counted: ``(B,)``, 1.0 for an image that counts and 0.0 for one that pads the batch.
+        counted: ``(B,)``, 1.0 for an image that counts and 0.0 for one that pads the batch; None
+            where all count.
 
     Returns:
         `ItemUsage` of ``(N,)`` each.
     """
-    weights = weights * counted[:, None, None]
+    if counted is not None:
+        weights = weights * counted[:, None, None]
     return ItemUsage(jnp.sum(weights > 0.0, axis=(0, 1)), jnp.sum(weights, axis=(0, 1)))
+
+
+def perplexity(weight: jax.Array) -> jax.Array:
+    """The exponential of the entropy of the items' shares in all weight, ``(N,) -> ()``.
+
+    N when all items are used alike, 1 when one is; 0 without any read.
+    """
+    total = jnp.sum(weight)
+    share = weight / jnp.maximum(total, _EPSILON)
+    return jnp.where(total > 0.0, jnp.exp(jnp.sum(jax.scipy.special.entr(share))), 0.0)
 
 
 def read_blocks(
     queries: jax.Array,
     memory_items: jax.Array,
-    rule: Rule = addressing.threshold,
+    rule: Rule | Weigh = addressing.threshold,
     *,
-    temperature: float = 1.0,
-    return_weights: bool = False,
+    keys: jax.Array | None = None,
+    **options: Any,
 ) -> MemoryRead:
-    """`read` vmapped over every leading axis of ``queries`` ``(..., D)`` with one bank."""
+    """`read` vmapped over every leading axis of ``queries`` ``(..., D)`` with one bank.
 
-    def read_one(query: jax.Array) -> MemoryRead:
-        return read(
-            query, memory_items, rule, temperature=temperature, return_weights=return_weights
-        )
+    Args:
+        queries: ``(..., D)``.
+        memory_items: ``(N, D)``.
+        rule: as in `read`.
+        keys: random keys ``(...)``, one for each read, or None.
+        options: the other arguments of `read`.
+    """
 
-    function: Callable[[jax.Array], MemoryRead] = read_one
+    def read_one(query: jax.Array, key: jax.Array | None) -> MemoryRead:
+        return read(query, memory_items, rule, key=key, **options)
+
+    function: Callable[[jax.Array, jax.Array | None], MemoryRead] = read_one
     for _ in range(queries.ndim - 1):
         function = jax.vmap(function)
-    return function(queries)
+    return function(queries, keys)
 
 
 class BlockMemory(nn.Module):
-    """A memory bank between two feature maps of one shape: divide, read every block, assemble.
+    """Memory banks between two feature maps of one shape: divide, read every block, assemble.
 
     Attributes:
-        items: N, the number of memory items.
+        items: N, the number of memory items of each bank.
         rates: ``(r_h, r_w, r_c)``.
         rule: the addressing rule.
         temperature: what the similarities are divided by.
         init_scale: an item's norm at the start, relative to the root mean square of the norms of
             the queries that `init` is called with.
+        similarity: one of `daad_jax.addressing.SIMILARITIES`.
+        learned_temperature: whether each bank learns its own, from `temperature` on.
+        groups: ``(g_h, g_w, g_c)``, into how many groups of positions the blocks are divided along
+            each axis; each group has a bank of its own.
+        frozen: whether the items stay as they were at the start, a control.
     """
 
     items: int
     rates: partition.Rates
-    rule: Rule = addressing.threshold
+    rule: Rule | Weigh = addressing.threshold
     temperature: float = 1.0
     init_scale: float = 1.0
+    similarity: str = "cosine"
+    learned_temperature: bool = False
+    groups: partition.Rates = (1, 1, 1)
+    frozen: bool = False
 
     @nn.compact
     def __call__(
-        self, feature_map: jax.Array, return_weights: bool = False
-    ) -> tuple[jax.Array, MemoryRead]:
+        self,
+        feature_map: jax.Array,
+        return_weights: bool = False,
+        *,
+        train: bool = False,
+        update: bool = False,
+    ) -> tuple[jax.Array, MemoryRead, BatchSummary]:
         """Passes ``(B, H, W, C)`` through the memory.
 
+        Args:
+            feature_map: what is divided into queries.
+            return_weights: whether the reads hold their weights.
+            train: whether a rule with noise draws it, from the stream "memory".
+            update: whether the rule's state moves on (apply with ``mutable=["memory"]``).
+
         Returns:
-            The assembled map ``(B, H, W, C)``, and the reads with leading axes ``(B, Q)``.
+            The assembled map ``(B, H, W, C)``, the reads with leading axes ``(B, Q)``, and what
+            they come to.
         """
+        rule = addressing.as_rule(self.rule)
         queries = partition.divide(feature_map, self.rates)
-        memory_items = self.param("memory_items", self._init_items, queries)
+        own_state = rule.init_state is not None
+        items, state = self._items_and_state(rule, queries)
+        params = self._params(rule, items)
+        banks = math.prod(self.groups)
+        if banks > 1:
+            queries = partition.group(queries, self.rates, self.groups)
+        keys = None
+        if train and rule.needs_key and not self.is_initializing():
+            keys = jax.random.split(self.make_rng("memory"), queries.shape[:-1])
+        read_bank = functools.partial(self._read_bank, rule, update)
+        spread = jax.vmap(read_bank) if banks > 1 else read_bank
+        reads, usage, losses, new_state = spread(queries, items, params, state, keys)
+        if banks > 1:
+            reads = jax.tree.map(lambda x: partition.ungroup(x, self.rates, self.groups), reads)
+            usage = jax.tree.map(jnp.ravel, usage)
+            losses = {name: jnp.mean(values) for name, values in losses.items()}
+        if own_state and update and not self.is_initializing():
+            self.put_variable("memory", "state", new_state)
+        assembled = partition.assemble(reads.block, feature_map.shape, self.rates)
+        if not return_weights:
+            reads = reads._replace(weights=None)
+        return assembled, reads, BatchSummary(usage, losses, weighted_loss(rule, losses))
+
+    def _read_bank(
+        self,
+        rule: Rule,
+        update: bool,
+        queries: jax.Array,
+        items: jax.Array,
+        params: Arrays,
+        state: Arrays,
+        keys: jax.Array | None,
+    ) -> tuple[MemoryRead, ItemUsage, dict[str, jax.Array], Arrays]:
+        """Reads ``(B, Q, D)`` from one bank; also its usage, losses and next state."""
+        temperature: float | jax.Array = self.temperature
+        if self.learned_temperature:
+            temperature = jnp.exp(params["log_temperature"])
         reads = read_blocks(
             queries,
-            memory_items,
-            self.rule,
-            temperature=self.temperature,
-            return_weights=return_weights,
+            items,
+            rule,
+            keys=keys,
+            temperature=temperature,
+            similarity=self.similarity,
+            params=params,
+            state=state,
+            return_weights=True,
         )
-        return partition.assemble(reads.block, feature_map.shape, self.rates), reads
+        assert reads.weights is not None
+        size, count = queries.shape[-1], items.shape[0]
+        batch = BatchReads(queries.reshape(-1, size), items, reads.weights.reshape(-1, count))
+        losses = {} if rule.losses is None else rule.losses(batch)
+        if rule.update is not None and update:
+            state = rule.update(state, batch)
+        return reads, item_usage(jax.lax.stop_gradient(reads.weights)), losses, state
+
+    def _items_and_state(self, rule: Rule, queries: jax.Array) -> tuple[jax.Array, Arrays]:
+        """The bank and the rule's state; several banks have a first axis of their own."""
+        if rule.init_state is None:
+            return self._frozen(self.param(_ITEMS, self._init_items, queries)), {}
+        if not keeps_items(rule):
+            items = self._frozen(self.param(_ITEMS, self._init_items, queries))
+            return items, self.variable("memory", "state", self._init_state, rule, items).value
+
+        def make() -> dict[str, jax.Array]:
+            return self._init_state(rule, self._init_items(self.make_rng("params"), queries))
+
+        state = self.variable("memory", "state", make).value
+        return state[_ITEMS], state
+
+    def _frozen(self, items: jax.Array) -> jax.Array:
+        return jax.lax.stop_gradient(items) if self.frozen else items
+
+    def _params(self, rule: Rule, items: jax.Array) -> dict[str, jax.Array]:
+        """What is learned beside the items, by name."""
+        params: dict[str, jax.Array] = {}
+        banks = math.prod(self.groups)
+        if self.learned_temperature:
+            start = jnp.log(jnp.asarray(self.temperature, jnp.float32))
+            shape = () if banks == 1 else (banks,)
+            params["log_temperature"] = self.param(
+                "log_temperature", lambda key: jnp.full(shape, start)
+            )
+        if rule.init_params is not None:
+            params |= self.param("rule", self._init_params, rule, items)
+        return params
+
+    def _init_params(self, key: jax.Array, rule: Rule, items: jax.Array) -> dict[str, jax.Array]:
+        assert rule.init_params is not None
+        if items.ndim == 2:
+            return rule.init_params(key, items)
+        return jax.vmap(rule.init_params)(jax.random.split(key, items.shape[0]), items)
+
+    def _init_state(self, rule: Rule, items: jax.Array) -> dict[str, jax.Array]:
+        assert rule.init_state is not None
+        return rule.init_state(items) if items.ndim == 2 else jax.vmap(rule.init_state)(items)
 
     def _init_items(self, key: jax.Array, queries: jax.Array) -> jax.Array:
         scale = self.init_scale * jnp.sqrt(jnp.mean(jnp.square(queries)))
-        return scale * jax.random.normal(key, (self.items, queries.shape[-1]), queries.dtype)
+        banks = math.prod(self.groups)
+        shape = (self.items, queries.shape[-1])
+        return scale * jax.random.normal(
+            key, shape if banks == 1 else (banks, *shape), queries.dtype
+        )
 
 
-def _normalized(vectors: jax.Array) -> jax.Array:
-    squared = jnp.sum(jnp.square(vectors), axis=-1, keepdims=True)
-    return vectors * jax.lax.rsqrt(jnp.maximum(squared, _EPSILON**2))
+def weighted_loss(rule: Rule, losses: dict[str, jax.Array]) -> jax.Array | None:
+    """The sum of a rule's losses by its weights, or None where it has none."""
+    if not losses:
+        return None
+    weights = dict(rule.loss_weights)
+    return sum((weights.get(name, 1.0) * loss for name, loss in losses.items()), jnp.zeros(()))
+
+
+def keeps_items(rule: Rule) -> bool:
+    """Whether the rule's items are state, which no gradient moves."""
+    if rule.init_state is None:
+        return False
+    return _ITEMS in jax.eval_shape(rule.init_state, jax.ShapeDtypeStruct((2, 2), jnp.float32))

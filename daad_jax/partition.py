@@ -4,6 +4,7 @@ Both are pure reshapes and transposes: ``assemble(divide(x, r), x.shape, r) == x
 """
 
 import math
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -60,6 +61,67 @@ def assemble(blocks: jax.Array, shape: Sequence[int], rates: Rates) -> jax.Array
     order = (*range(n), n, n + 3, n + 1, n + 4, n + 2, n + 5)
     grid = blocks.reshape(*lead, *rates, *block).transpose(order)
     return grid.reshape(*lead, height, width, channels)
+
+
+def group(blocks: jax.Array, rates: Rates, groups: Rates) -> jax.Array:
+    """Divides the positions of blocks evenly into groups of neighbours.
+
+    Args:
+        blocks: ``(B, Q, ...)`` as `divide` returns them.
+        rates: the division rates ``(r_h, r_w, r_c)``.
+        groups: ``(g_h, g_w, g_c)``, how many groups along each axis; each divides its rate.
+
+    Returns:
+        ``(G, B, Q / G, ...)`` with ``G = g_h g_w g_c`` groups in row-major order.
+    """
+    batch, _, *rest = blocks.shape
+    inner = _block_shape(rates, groups)
+    split = (batch, groups[0], inner[0], groups[1], inner[1], groups[2], inner[2], *rest)
+    order = (1, 3, 5, 0, 2, 4, 6, *range(7, 7 + len(rest)))
+    grid = blocks.reshape(split).transpose(order)
+    return grid.reshape(math.prod(groups), batch, math.prod(inner), *rest)
+
+
+def ungroup(grouped: jax.Array, rates: Rates, groups: Rates) -> jax.Array:
+    """The exact inverse of `group`: ``(G, B, Q / G, ...) -> (B, Q, ...)``."""
+    _, batch, _, *rest = grouped.shape
+    inner = _block_shape(rates, groups)
+    order = (3, 0, 4, 1, 5, 2, 6, *range(7, 7 + len(rest)))
+    grid = grouped.reshape(*groups, batch, *inner, *rest).transpose(order)
+    return grid.reshape(batch, math.prod(rates), *rest)
+
+
+def resolve_groups(banks: str, rates: Rates, index: int) -> Rates:
+    """Turns ``memory.banks`` into groups of block positions at one scale.
+
+    Args:
+        banks: "one", "position", or rows and columns of groups such as "2x2".
+        rates: the scale's division rates.
+        index: the scale's, for the message; 0 is the finest.
+
+    Returns:
+        ``(g_h, g_w, g_c)``.
+
+    Raises:
+        ConfigError: if the value has another form, or does not divide the blocks evenly.
+    """
+    if banks == "one":
+        return (1, 1, 1)
+    if banks == "position":
+        return rates
+    match = re.fullmatch(r"([1-9]\d{0,5})x([1-9]\d{0,5})", banks)
+    if match is None:
+        raise ConfigError(
+            f"memory.banks: {shown(banks)} is not 'one', 'position', or rows and columns of groups "
+            "such as '2x2'"
+        )
+    rows, columns = int(match[1]), int(match[2])
+    if rates[0] % rows or rates[1] % columns:
+        raise ConfigError(
+            f"memory.banks: {banks} does not divide the {rates[0]} x {rates[1]} blocks of scale "
+            f"{index + 1} evenly; choose divisors"
+        )
+    return (rows, columns, 1)
 
 
 def resolve_rates(

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from daad_jax import scores, sharding
+from daad_jax import partition, scores, sharding
 from daad_jax.checkpoint import Checkpoints, load_config
 from daad_jax.config import Config, ScoreConfig
 from daad_jax.data.images import decode_image, read_bytes, resize_array
@@ -152,7 +152,20 @@ def memory_usage(
     generator, _ = state.evaluated
     generated = networks.generator.apply(generator, images, train=False, return_weights=True)
     assert isinstance(generated, dict)
-    return {scale: item_usage(read.weights, counted) for scale, read in generated["reads"].items()}
+    return {
+        scale: _usage_of_banks(networks, scale, read.weights, counted)
+        for scale, read in generated["reads"].items()
+    }
+
+
+def _usage_of_banks(
+    networks: Networks, scale: str, weights: jax.Array, counted: jax.Array
+) -> ItemUsage:
+    spec = networks.generator.memories[int(scale.removeprefix("scale_")) - 1]
+    assert spec is not None
+    grouped = partition.group(weights, spec.rates, spec.groups)
+    usage = jax.vmap(item_usage, (0, None))(grouped, counted)
+    return ItemUsage(usage.reads.reshape(-1), usage.weight.reshape(-1))
 
 
 class Scorer:

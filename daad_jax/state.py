@@ -30,16 +30,19 @@ class NetworkState:
         params: learned by the optimiser; the generator's hold the memory items.
         batch_stats: running statistics of batch normalisation.
         opt_state: Adam's moments and count.
+        memory: of the generator, what addressing rules carry on without gradient; floats.
     """
 
     params: Any
     batch_stats: Any
     opt_state: Any
+    memory: Any = flax.struct.field(default_factory=dict)
 
     @property
     def variables(self) -> dict[str, Any]:
         """What the network's `apply` takes."""
-        return {"params": self.params, "batch_stats": self.batch_stats}
+        variables = {"params": self.params, "batch_stats": self.batch_stats}
+        return variables | {"memory": self.memory} if self.memory else variables
 
 
 @flax.struct.dataclass
@@ -136,21 +139,27 @@ def _init_network(
 ) -> NetworkState:
     variables = network.init(key, images, train=True)
     params = variables["params"]
-    return NetworkState(params, variables.get("batch_stats", {}), optimizer.init(params))
+    memory = variables.get("memory", {})
+    return NetworkState(params, variables.get("batch_stats", {}), optimizer.init(params), memory)
 
 
 def count_parameters(state: TrainState) -> dict[str, int]:
     """Counts parameters (arrays or shapes): the generator's without memory, memory, discriminator.
+
+    Items that are state count as the memory's.
 
     Returns:
         ``{"generator": ..., "memory": ..., "discriminator": ...}``.
     """
     memory = rest = 0
     for path, leaf in jax.tree_util.tree_leaves_with_path(state.generator.params):
-        if jax.tree_util.keystr(path).endswith("['memory_items']"):
+        if jax.tree_util.keystr(path, simple=True).startswith("memory_"):
             memory += leaf.size
         else:
             rest += leaf.size
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state.generator.memory):
+        if jax.tree_util.keystr(path).endswith("['memory_items']"):
+            memory += leaf.size
     critic = () if state.discriminator is None else jax.tree.leaves(state.discriminator.params)
     return {
         "generator": rest,

@@ -9,11 +9,13 @@ import optax
 
 from daad_jax import losses
 from daad_jax.config import Config
-from daad_jax.generator import summarize_reads
+from daad_jax.generator import summarize_batch, summarize_reads
 from daad_jax.losses import LossWeights
 from daad_jax.state import Networks, NetworkState, TrainState
 
 Metrics = dict[str, jax.Array]
+
+_MEMORY_STREAM = 0x6D656D  # apart from the two keys that flips are drawn with
 
 
 class StepSpec(NamedTuple):
@@ -80,9 +82,11 @@ def train_step(
         The next state, and scalars: the losses, the gradients' norms, D(x) and D(x_hat), and each
         memory's summary.
     """
-    images = prepare_images(images, jax.random.fold_in(key, state.step), spec)
+    key = jax.random.fold_in(key, state.step)
+    images = prepare_images(images, key, spec)
+    noise = jax.random.fold_in(key, _MEMORY_STREAM)
     outputs, pullback, aux = jax.vjp(
-        lambda g, d: _forward(networks, spec, state, images, g, d),
+        lambda g, d: _forward(networks, spec, state, images, noise, g, d),
         state.generator.params,
         None if state.discriminator is None else state.discriminator.params,
         has_aux=True,
@@ -90,6 +94,7 @@ def train_step(
     cotangent, metrics = jax.grad(_generator_loss, has_aux=True)(outputs, images, spec)
     generator_grads, _ = pullback(cotangent)
     generator = _update(optimizer, state.generator, generator_grads, aux["generator_stats"])
+    generator = dataclasses.replace(generator, memory=aux["memory"])
     metrics["gradient_norm/generator"] = optax.tree.norm(generator_grads)
 
     discriminator = state.discriminator
@@ -106,7 +111,7 @@ def train_step(
             discriminator = dataclasses.replace(
                 discriminator, batch_stats=aux["discriminator_stats"]
             )
-    metrics |= summarize_reads(aux["reads"])
+    metrics |= summarize_reads(aux["reads"]) | summarize_batch(aux["batch"])
     updated = TrainState(state.step + 1, generator, discriminator, state.average)
     if spec.average_decay > 0:
         updated = dataclasses.replace(updated, average=_average(updated, spec.average_decay))
@@ -147,19 +152,26 @@ def _forward(
     spec: StepSpec,
     state: TrainState,
     images: jax.Array,
+    noise: jax.Array,
     generator_params: Any,
     discriminator_params: Any,
 ) -> tuple[dict[str, jax.Array], dict[str, Any]]:
     """Returns what the losses need, and beside it statistics and reads."""
     generated, updated = networks.generator.apply(
-        {"params": generator_params, "batch_stats": state.generator.batch_stats},
+        state.generator.variables | {"params": generator_params},
         images,
         train=True,
-        mutable=["batch_stats"],
+        mutable=["batch_stats", "memory"],
+        rngs={"memory": noise},
     )
     outputs = {"reconstruction": generated["reconstruction"]}
+    losses_of_rules = [one.loss for one in generated["batch"].values() if one.loss is not None]
+    if losses_of_rules:
+        outputs["addressing"] = sum(losses_of_rules, jnp.zeros(()))
     aux = {
         "reads": generated["reads"],
+        "batch": generated["batch"],
+        "memory": updated.get("memory", {}),
         "generator_stats": updated.get("batch_stats", state.generator.batch_stats),
     }
     if networks.discriminator is not None:
@@ -227,6 +239,9 @@ def _generator_loss(
         ali = _alignment_loss(outputs, spec)
         metrics |= {"loss/adv": adv, "loss/ali": ali}
     loss = losses.total_loss(rec, adv, ali, spec.weights)
+    if "addressing" in outputs:
+        loss = loss + outputs["addressing"]
+        metrics["loss/addressing"] = outputs["addressing"]
     return loss, metrics | {"loss/generator": loss}
 
 
@@ -257,4 +272,4 @@ def _update(
 ) -> NetworkState:
     updates, opt_state = optimizer.update(grads, network.opt_state, network.params)
     params = optax.apply_updates(network.params, updates)
-    return NetworkState(params, batch_stats, opt_state)
+    return NetworkState(params, batch_stats, opt_state, network.memory)
