@@ -11,7 +11,7 @@ from typing import Any
 from absl import flags
 from ml_collections import config_flags
 
-from daad_jax import checkpoint, html_report, lock, report, training
+from daad_jax import addressing, checkpoint, html_report, lock, report, training
 from daad_jax import config as config_lib
 from daad_jax.config import Config
 from daad_jax.data import ALL, Dataset, display_name, list_categories, load_dataset
@@ -53,8 +53,9 @@ def train_main(argv: Sequence[str]) -> None:
     Raises:
         UserError: for anything that the user can mend.
     """
-    config, workdir = parse_train_flags(argv)
+    config, workdir, allowed = parse_train_flags(argv)
     config_lib.validate(config)
+    addressing.permit(config.memory.addressing, allowed=allowed)
     categories = list_categories(config)
     runs = _plan(config, categories, workdir)
     for run_config, folder in runs:
@@ -78,6 +79,7 @@ def eval_main(argv: Sequence[str]) -> None:
     """
     values = flags.FlagValues()
     flags.DEFINE_string("workdir", None, "The run's folder.", flag_values=values)
+    define_custom_code(values)
     parse_flags(values, argv)
     if not values.workdir:
         raise ConfigError("--workdir: give the folder that train.py wrote to")
@@ -86,6 +88,7 @@ def eval_main(argv: Sequence[str]) -> None:
     folders = find_runs(workdir)
     for folder in folders:
         config = checkpoint.load_config(folder)
+        addressing.permit(config.memory.addressing, allowed=values.allow_custom_code)
         with lock.hold(folder):
             dataset = load_dataset(config, config.data.category, folder / "cache")
             results.append(_evaluate(folder, dataset))
@@ -117,22 +120,31 @@ def find_runs(workdir: Path) -> list[Path]:
     return runs
 
 
-def parse_train_flags(argv: Sequence[str]) -> tuple[Config, Path]:
-    """Parses ``--config=FILE[:SETTING]``, ``--config.FIELD=VALUE`` and ``--workdir``.
+def parse_train_flags(argv: Sequence[str]) -> tuple[Config, Path, bool]:
+    """Parses ``--config=FILE[:SETTING]``, ``--config.FIELD=VALUE`` and train.py's own flags.
 
     Returns:
-        The config, not yet validated, and the workdir.
+        The config, not yet validated, the workdir, and whether custom code is allowed.
 
     Raises:
         ConfigError: for an unknown flag, field, file or setting, or a value that cannot be read.
     """
     values = flags.FlagValues()
     flags.DEFINE_string("workdir", None, "Where the run is kept.", flag_values=values)
+    define_custom_code(values)
     config = parse_config(argv, values)
     name = f"{config_path(argv).stem}-{config.setting}"
     if config.data.category != ALL:
         name += f"-{folder_name(category_name(config))}"
-    return config, Path(values.workdir or Path("runs") / name).expanduser()
+    workdir = Path(values.workdir or Path("runs") / name).expanduser()
+    return config, workdir, values.allow_custom_code
+
+
+def define_custom_code(values: flags.FlagValues) -> None:
+    """Defines ``--allow_custom_code``, see `daad_jax.addressing.permit`."""
+    flags.DEFINE_bool(
+        "allow_custom_code", False, "Import a rule that the config names.", flag_values=values
+    )
 
 
 def parse_config(argv: Sequence[str], values: flags.FlagValues) -> Config:

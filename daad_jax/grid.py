@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import jax
 from absl import flags
 
-from daad_jax import checkpoint, cli, grid_table, report, training
+from daad_jax import addressing, checkpoint, cli, grid_table, report, training
 from daad_jax import config as config_lib
 from daad_jax.config import Config
 from daad_jax.data import Dataset, list_categories, load_dataset
@@ -135,6 +135,8 @@ def parse_run_flags(argv: Sequence[str]) -> tuple[list[Run], Path, Path]:
     varied = [
         Run(_vary(base, variant), variant) for base in bases for variant in values.variant or [""]
     ]
+    for run in varied:
+        addressing.permit(run.config.memory.addressing, allowed=values.allow_custom_code)
     runs = [run for one in varied for run in _spread(one, values.categories, seeds)]
     _check_different(runs)
     return runs, results, Path(values.workdir or results.with_suffix("")).expanduser()
@@ -155,6 +157,7 @@ def _run_flags() -> flags.FlagValues:
     flags.DEFINE_list("categories", None, "Instead of data.category.", flag_values=values)
     flags.DEFINE_list("seeds", None, "Instead of seed.", flag_values=values)
     flags.DEFINE_multi_string("variant", None, "FIELD=VALUE ... of one.", flag_values=values)
+    cli.define_custom_code(values)
     return values
 
 

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from daad_jax import partition, scores, sharding
+from daad_jax import addressing, partition, scores, sharding
 from daad_jax.checkpoint import Checkpoints, load_config
 from daad_jax.config import Config, ScoreConfig
 from daad_jax.data.images import decode_image, read_bytes, resize_array
@@ -297,20 +297,24 @@ class Detector:
         return resize_array(_check_image(image), **form)
 
 
-def load(workdir: str | Path) -> Detector:
+def load(workdir: str | Path, *, allow_custom_code: bool = False) -> Detector:
     """Loads the last checkpoint of a run.
 
     Args:
         workdir: of one category: the folder with ``config.json``.
+        allow_custom_code: whether an addressing rule that the config names as ``module:function``
+            is imported; only for workdirs that one trusts.
 
     Returns:
         A `Detector`, whose ``score(images)`` gives scores and maps.
 
     Raises:
         CheckpointError: if there is no sound checkpoint there.
+        ConfigError: if the rule is custom code, and that is not allowed or cannot be imported.
     """
     workdir = Path(workdir)
     config = load_config(workdir)
+    addressing.permit(config.memory.addressing, allowed=allow_custom_code)
     mesh = sharding.make_mesh(jax.local_devices()[:1])
     state = restore_state(workdir, config, mesh)
     step = int(state.step)

@@ -64,7 +64,7 @@ def test_there_is_something_to_test():
 @pytest.mark.parametrize(("page", "command"), TRAIN_COMMANDS)
 def test_every_train_command_is_understood(page, command, monkeypatch):
     monkeypatch.chdir(ROOT)
-    config, _ = cli.parse_train_flags(command[1:])
+    config, _, _ = cli.parse_train_flags(command[1:])
     config.data.root = config.data.root or "FOLDER"
     config_lib.validate(config)
 

@@ -4,6 +4,7 @@
 small, so that it takes seconds.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -37,8 +38,8 @@ def check(rule: Rule | Weigh) -> None:
 
 
 def bank(count: int = _ITEMS, dtype: Any = jnp.float32) -> tuple[jax.Array, jax.Array]:
-    """Queries ``(5, 6)`` and items ``(count, 6)``, random and always the same."""
-    queries = jax.random.normal(_KEY, (5, _SIZE), dtype)
+    """Queries ``(6, 6)``, the last one zero, and items ``(count, 6)``: random, always the same."""
+    queries = jax.random.normal(_KEY, (6, _SIZE), dtype).at[-1].set(0.0)
     return queries, jax.random.normal(jax.random.fold_in(_KEY, 1), (count, _SIZE), dtype)
 
 
@@ -48,7 +49,7 @@ def read(
     items: jax.Array,
     *,
     similarity: str = "cosine",
-    temperature: float = 1.0,
+    temperature: float | jax.Array = 1.0,
     key: jax.Array | None = None,
     params: dict[str, jax.Array] | None = None,
 ) -> Answer:
@@ -79,6 +80,27 @@ def read(
     )
 
 
+@functools.lru_cache(maxsize=8)
+def _compiled(rule: Rule, similarity: str) -> Callable[..., Answer]:
+    def one(query: jax.Array, items: jax.Array, temperature: jax.Array, key: Any) -> Answer:
+        return read(rule, query, items, similarity=similarity, temperature=temperature, key=key)
+
+    return jax.jit(jax.vmap(one, in_axes=(0, None, None, 0)))
+
+
+def _reads(
+    rule: Rule,
+    queries: jax.Array,
+    items: jax.Array,
+    similarity: str,
+    temperature: float = 1.0,
+    keys: jax.Array | None = None,
+) -> Answer:
+    """All reads of queries ``(M, D)``, compiled once for each shape."""
+    cooled = jnp.asarray(temperature, queries.dtype)
+    return _compiled(rule, similarity)(queries, items, cooled, keys)
+
+
 def initial_params(rule: Rule, items: jax.Array) -> dict[str, jax.Array]:
     """What a rule learns beside the items, at its start."""
     return {} if rule.init_params is None else rule.init_params(_KEY, items)
@@ -89,12 +111,10 @@ def sums_as_declared(rule: Rule, similarity: str) -> None:
     for count in (_ITEMS, 1):
         queries, items = bank(count)
         for temperature in (1.0, 0.1):
-            for query in (*queries, jnp.zeros(_SIZE)):
-                weights = read(
-                    rule, query, items, similarity=similarity, temperature=temperature
-                ).weights
-                assert weights.shape == (count,), f"weights are {weights.shape} for {count} items"
-                _check_total(rule, weights, 1e-5)
+            weights = _reads(rule, queries, items, similarity, temperature).weights
+            assert weights.shape == (len(queries), count), f"weights are {weights.shape[1:]}"
+            for row in weights:
+                _check_total(rule, row, 1e-5)
 
 
 def _check_total(rule: Rule, weights: jax.Array, tolerance: float) -> None:
@@ -140,12 +160,12 @@ def weights_permute(rule: Rule, similarity: str) -> None:
     if not rule.properties.equivariant:
         return
     queries, items = bank()
+    queries = queries[:-1]  # without the zero, to which all items are alike
     order = jax.random.permutation(_KEY, _ITEMS)
-    for query in queries:
-        plain = read(rule, query, items, similarity=similarity)
-        moved = read(rule, query, items[order], similarity=similarity)
-        _close(moved.weights, plain.weights[order], 1e-5, "permuted weights")
-        _close(moved.block, plain.block, 1e-4, "the block of permuted items")
+    plain = _reads(rule, queries, items, similarity)
+    moved = _reads(rule, queries, items[order], similarity)
+    _close(moved.weights, plain.weights[:, order], 1e-5, "permuted weights")
+    _close(moved.block, plain.block, 1e-4, "blocks of permuted items")
 
 
 def nearest_when_cold(rule: Rule, similarity: str) -> None:
@@ -153,44 +173,47 @@ def nearest_when_cold(rule: Rule, similarity: str) -> None:
     if not rule.properties.nearest_when_cold:
         return
     queries, items = bank()
+    queries = queries[:-1]
     if rule.init_state is not None:
         items = rule.init_state(items).get("memory_items", items)
-    for query in queries:
-        best = int(jnp.argmax(SIMILARITIES[similarity](query, items)))
-        weights = read(rule, query, items, similarity=similarity, temperature=_COLD).weights
-        _close(weights, np.eye(_ITEMS)[best], 1e-4, "weights at a low temperature")
+    best = [int(jnp.argmax(SIMILARITIES[similarity](query, items))) for query in queries]
+    weights = _reads(rule, queries, items, similarity, _COLD).weights
+    _close(weights, np.eye(_ITEMS)[best], 1e-4, "weights at a low temperature")
 
 
 def jit_and_vmap_agree(rule: Rule, similarity: str) -> None:
-    """Compiled and spread over queries, a rule reads what it reads one by one."""
+    """Compiled and spread over queries, a rule reads what it reads alone."""
     queries, items = bank()
     keys = jax.random.split(_KEY, len(queries)) if rule.needs_key else None
-
-    def one(query: jax.Array, key: jax.Array | None) -> Answer:
-        return read(rule, query, items, similarity=similarity, temperature=0.2, key=key)
-
-    together = jax.jit(jax.vmap(one))(queries, keys)
-    for index, query in enumerate(queries):
-        alone = one(query, None if keys is None else keys[index])
-        _close(together.weights[index], alone.weights, 1e-5, "weights under jit and vmap")
-        _close(together.block[index], alone.block, 1e-4, "blocks under jit and vmap")
+    together = _reads(rule, queries, items, similarity, 0.25, keys)
+    alone = read(
+        rule,
+        queries[2],
+        items,
+        similarity=similarity,
+        temperature=0.25,
+        key=None if keys is None else keys[2],
+    )
+    _close(together.weights[2], alone.weights, 1e-5, "weights under jit and vmap")
+    _close(together.block[2], alone.block, 1e-4, "blocks under jit and vmap")
 
 
 def bfloat16_works(rule: Rule, similarity: str) -> None:
     """With bfloat16 queries and items, sums hold to its precision and a uniform row is sound."""
     queries, items = bank(dtype=jnp.bfloat16)
-    for query in (*queries, jnp.zeros(_SIZE, jnp.bfloat16)):
-        answer = read(rule, query, items, similarity=similarity)
-        _check_total(rule, answer.weights, 3e-2)
-        assert np.isfinite(np.asarray(answer.block, np.float32)).all(), "a block is not finite"
+    answer = _reads(rule, queries, items, similarity)
+    for row in answer.weights:
+        _check_total(rule, row, 3e-2)
+    assert np.isfinite(np.asarray(answer.block, np.float32)).all(), "a block is not finite"
 
 
 def noise_is_for_training(rule: Rule, similarity: str) -> None:
     """With a key a rule with noise reads by the key; without one always the same."""
     queries, items = bank()
-    keys = [*jax.random.split(_KEY), None, None]
+    keys = jax.random.split(_KEY, (2, len(queries)))
     first, second, third, fourth = (
-        read(rule, queries[0], items, similarity=similarity, key=key).weights for key in keys
+        _reads(rule, queries, items, similarity, keys=one).weights
+        for one in (keys[0], keys[1], None, None)
     )
     assert (third == fourth).all(), "two reads without a key differ"
     assert bool((first != second).any()) == rule.needs_key, "needs_key is not what the noise does"
@@ -209,27 +232,33 @@ def losses_and_state_are_sound(rule: Rule, similarity: str) -> None:
     """Losses are finite with finite gradients; the next state has the shapes of the one before."""
     for count in (_ITEMS, 1):
         queries, items = bank(count)
-        queries = jnp.concatenate([queries, jnp.zeros((1, _SIZE))])
+        _check_losses(rule, queries, items, similarity)
+        if rule.init_state is None or rule.update is None:
+            continue
+        state = rule.init_state(items)
+        weights = _reads(rule, queries, items, similarity).weights
+        new = jax.jit(rule.update)(state, BatchReads(queries, items, weights))
+        assert jax.tree.map(jnp.shape, new) == jax.tree.map(jnp.shape, dict(state)), "shapes"
+        for name, value in new.items():
+            assert value.dtype == jnp.float32, f"{name}: state is float32, not {value.dtype}"
+            assert np.isfinite(value).all(), f"{name} is not finite"
 
-        def reads(queries: jax.Array, items: jax.Array) -> BatchReads:
-            answers = jax.vmap(lambda query: read(rule, query, items, similarity=similarity))
-            return BatchReads(queries, items, answers(queries).weights)
 
-        losses = rule.losses
-        if losses is not None:
-            values, pullback = jax.vjp(lambda q, m: losses(reads(q, m)), queries, items)
-            for name, value in values.items():
-                alone = {other: jnp.float32(other == name) for other in values}
-                assert np.isfinite(value), f"{name} is not finite"
-                finite = [np.isfinite(gradient).all() for gradient in pullback(alone)]
-                assert all(finite), f"{name}: a gradient is not finite"
-        if rule.init_state is not None and rule.update is not None:
-            state = rule.init_state(items)
-            new = rule.update(state, reads(queries, items))
-            assert jax.tree.map(jnp.shape, new) == jax.tree.map(jnp.shape, dict(state)), "shapes"
-            for name, value in new.items():
-                assert value.dtype == jnp.float32, f"{name}: state is float32, not {value.dtype}"
-                assert np.isfinite(value).all(), f"{name} is not finite"
+def _check_losses(rule: Rule, queries: jax.Array, items: jax.Array, similarity: str) -> None:
+    if rule.losses is None:
+        return
+
+    def losses(queries: jax.Array, items: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+        assert rule.losses is not None
+        weights = _reads(rule, queries, items, similarity).weights
+        values = rule.losses(BatchReads(queries, items, weights))
+        return sum(values.values(), jnp.zeros(())), values
+
+    compiled = jax.jit(jax.grad(losses, argnums=(0, 1), has_aux=True))
+    gradients, values = compiled(queries, items)
+    for name, value in values.items():
+        assert np.isfinite(value), f"{name} is not finite"
+    assert all(np.isfinite(one).all() for one in gradients), "a loss's gradient is not finite"
 
 
 def _close(got: Any, wanted: Any, tolerance: float, what: str) -> None:

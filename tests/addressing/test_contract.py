@@ -21,6 +21,7 @@ VARIED = {
     "entmax learned": RULES["entmax"](DEFAULTS._replace(learned_alpha=True)),
     "hopfield 3": RULES["hopfield"](DEFAULTS._replace(retrieval_steps=3)),
 }
+SIMILARITY_MATTERS = ("sums_as_declared", "gradients_are_finite", "nearest_when_cold")
 DECLARED = {
     "softmax": ("one", True, True, None, False),
     "threshold": ("at_most_one", True, True, None, False),
@@ -39,10 +40,11 @@ DECLARED = {
 }
 
 
-@pytest.mark.parametrize("name", VARIED)
 @pytest.mark.parametrize("check", contract.CHECKS)
+@pytest.mark.parametrize("name", VARIED)
 def test_every_rule_holds_to_the_contract(check, name):
-    for similarity in addressing.SIMILARITIES:
+    everywhere = name in RULES and check in SIMILARITY_MATTERS
+    for similarity in addressing.SIMILARITIES if everywhere else ["cosine"]:
         contract.CHECKS[check](VARIED[name], similarity)
 
 
@@ -57,7 +59,7 @@ def softmax(similarities):
 
 WRONG = {
     "sums_as_declared": of_weights(lambda s: 2 * softmax(s), Properties("at_most_one")),
-    "gradients_are_finite": of_weights(lambda s: jnp.sqrt(jax.nn.relu(s))),
+    "gradients_are_finite": of_weights(lambda s: jnp.sqrt(jnp.abs(s))),
     "weights_permute": of_weights(
         lambda s: softmax(s).at[0].mul(0.5), Properties(equivariant=True)
     ),

@@ -1,0 +1,266 @@
+"""An independent NumPy oracle of each rule, of its losses and of its update, under `jit`."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from daad_jax import addressing
+from daad_jax.addressing import BatchReads, codebook, contract, dense, mnad, retrieval, simplex
+
+KEY = jax.random.key(11)
+SIMILARITIES = np.asarray(
+    jax.random.normal(KEY, (6, 40)) * jnp.array([[0.1], [0.5], [1], [2], [4], [9]])
+)
+QUERIES = np.asarray(jax.random.normal(jax.random.fold_in(KEY, 1), (30, 6)), np.float64)
+ITEMS = np.asarray(jax.random.normal(jax.random.fold_in(KEY, 2), (9, 6)), np.float64)
+
+
+def rows(function):
+    """A rule of one row under jit and vmap on `SIMILARITIES`."""
+    return np.asarray(jax.jit(jax.vmap(function))(SIMILARITIES), np.float64)
+
+
+def numpy_softmax(x):
+    x = np.asarray(x, np.float64)
+    e = np.exp(x - x.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)
+
+
+def numpy_entmax(x, alpha):
+    """By plain bisection in float64, apart from what the package does."""
+    x = (alpha - 1) * np.asarray(x, np.float64)
+    low, high = x.max() - 1, x.max()
+    for _ in range(200):
+        middle = (low + high) / 2
+        above = (np.maximum(x - middle, 0) ** (1 / (alpha - 1))).sum() >= 1
+        low, high = (middle, high) if above else (low, middle)
+    return np.maximum(x - low, 0) ** (1 / (alpha - 1))
+
+
+def one_hot(indices, count):
+    return np.eye(count)[indices]
+
+
+def unit(x):
+    return x / np.linalg.norm(x, axis=-1, keepdims=True)
+
+
+@pytest.mark.parametrize("cut", [0.5, 1.0, 2.0])
+def test_threshold_drops_what_is_below_the_cut(cut):
+    soft = numpy_softmax(SIMILARITIES)
+    kept = np.where(soft >= cut / 40, soft, 0)
+    assert (kept == 0).any()
+    np.testing.assert_allclose(rows(lambda s: dense.threshold(s, cut=cut)), kept, atol=1e-6)
+    scaled = kept / kept.sum(-1, keepdims=True)
+    renormalized = rows(lambda s: dense.threshold_renormalized(s, cut=cut))
+    np.testing.assert_allclose(renormalized, scaled, atol=1e-6)
+
+
+def test_a_threshold_above_every_weight_is_a_dead_read_of_zeros():
+    for rule in (dense.threshold, dense.threshold_renormalized, dense.hard_shrinkage):
+        np.testing.assert_array_equal(rule(jnp.zeros(8), cut=1.5), 0.0)
+
+
+@pytest.mark.parametrize("cut", [1.0, 2.0, 3.0])
+def test_hard_shrinkage_and_entropy_are_memaes(cut):
+    soft, level = numpy_softmax(SIMILARITIES), cut / 40
+    shrunk = np.maximum(soft - level, 0) * soft / (np.abs(soft - level) + 1e-12)
+    shrunk /= np.maximum(shrunk.sum(-1, keepdims=True), 1e-12)
+    got = rows(lambda s: dense.hard_shrinkage(s, cut=cut))
+    np.testing.assert_allclose(got, shrunk, atol=1e-6)
+    entropy = np.mean([-sum(w * np.log(w) for w in row if w > 0) for row in shrunk])
+    np.testing.assert_allclose(jax.jit(dense.entropy_loss)(got), entropy, atol=1e-6)
+
+
+def test_top_k_is_a_softmax_over_the_best():
+    expected = np.zeros_like(SIMILARITIES, np.float64)
+    for row, x in zip(expected, SIMILARITIES, strict=True):
+        best = np.argsort(-x)[:3]
+        row[best] = numpy_softmax(x[best])
+    np.testing.assert_allclose(rows(lambda s: dense.top_k(s, k=3)), expected, atol=1e-6)
+
+
+def test_mean_reads_every_item_alike():
+    np.testing.assert_allclose(rows(dense.mean), 1 / 40, rtol=1e-6)
+
+
+def test_gumbel_adds_its_noise_and_follows_its_schedule():
+    noise = jax.random.gumbel(KEY, (40,))
+    expected = numpy_softmax((SIMILARITIES + np.asarray(noise)) / 0.7)
+    np.testing.assert_allclose(rows(lambda s: dense.gumbel(s, 0.7, KEY)), expected, atol=1e-6)
+    quiet = rows(lambda s: dense.gumbel(s, 0.7))
+    np.testing.assert_allclose(quiet, numpy_softmax(SIMILARITIES / 0.7), atol=1e-6)
+    steps = np.array([0.0, 10.0, 1e4])
+    got = dense.gumbel_temperature(jnp.asarray(steps), start=2.0, end=0.5, rate=0.1)
+    np.testing.assert_allclose(got, [2.0, 2 * np.exp(-1), 0.5], rtol=1e-6)
+
+
+def test_the_gumbel_rule_draws_by_its_step():
+    rule = addressing.get_rule("gumbel", addressing.DEFAULTS._replace(gumbel_rate=0.1))
+    state = rule.update({"steps": jnp.float32(4.0)}, None)
+    request = addressing.Request(QUERIES[0], ITEMS, lambda q, m: m @ q, {}, state, None)
+    expected = numpy_softmax(ITEMS @ QUERIES[0] / np.exp(-0.5))
+    np.testing.assert_allclose(rule.read(request).weights, expected, atol=1e-6)
+
+
+def test_sparsemax_is_optaxs_projection_and_numpys():
+    got = rows(simplex.sparsemax)
+    projected = jax.vmap(optax.projections.projection_simplex)(jnp.asarray(SIMILARITIES))
+    np.testing.assert_allclose(got, projected, atol=1e-6)
+    np.testing.assert_allclose(got, [numpy_entmax(x, 2.0) for x in SIMILARITIES], atol=1e-6)
+    assert (got == 0).any()
+
+
+@pytest.mark.parametrize("alpha", [1.05, 1.2, 1.5, 1.8, 2.0])
+def test_entmax_is_numpys(alpha):
+    expected = [numpy_entmax(x, alpha) for x in SIMILARITIES]
+    got = rows(lambda s: simplex.entmax(s, alpha))
+    np.testing.assert_allclose(got, expected, atol=2e-6)
+    if alpha == 1.5:
+        np.testing.assert_allclose(rows(simplex.entmax15), expected, atol=1e-6)
+
+
+def test_entmax_is_the_entmax_packages():
+    entmax = pytest.importorskip("entmax")
+    torch = pytest.importorskip("torch")
+    x = torch.tensor(SIMILARITIES)
+    for ours, theirs in (
+        (simplex.sparsemax, entmax.sparsemax(x, dim=-1)),
+        (simplex.entmax15, entmax.entmax15(x, dim=-1)),
+        (lambda s: simplex.entmax(s, 1.3), entmax.entmax_bisect(x, 1.3, dim=-1)),
+    ):
+        np.testing.assert_allclose(rows(ours), theirs.numpy(), atol=2e-6)
+
+
+@pytest.mark.parametrize("function", ["sparsemax", "entmax15", "entmax"])
+def test_gradients_of_projections_are_differences(function):
+    x, direction = SIMILARITIES[1].astype(np.float64), np.linspace(-1, 1, 40)
+    alpha = {"sparsemax": 2.0, "entmax15": 1.5, "entmax": 1.3}[function]
+    call = {"sparsemax": simplex.sparsemax, "entmax15": simplex.entmax15}.get(
+        function, lambda s: simplex.entmax(s, alpha)
+    )
+    _, got = jax.jvp(call, (jnp.asarray(x, jnp.float32),), (jnp.asarray(direction, jnp.float32),))
+    step = 1e-6
+    high, low = (numpy_entmax(x + sign * step * direction, alpha) for sign in (1, -1))
+    np.testing.assert_allclose(got, (high - low) / (2 * step), atol=2e-4)
+
+
+def test_the_gradient_by_alpha_is_a_difference():
+    x = SIMILARITIES[2]
+    got = jax.jacobian(lambda alpha: simplex.entmax(jnp.asarray(x), alpha))(1.4)
+    expected = (numpy_entmax(x, 1.4 + 1e-6) - numpy_entmax(x, 1.4 - 1e-6)) / 2e-6
+    np.testing.assert_allclose(got, expected, atol=2e-4)
+
+
+def test_similarities_are_numpys():
+    q, m = QUERIES[0], ITEMS
+    expected = {
+        "cosine": m @ q / (np.linalg.norm(m, axis=1) * np.linalg.norm(q)),
+        "dot": m @ q / np.sqrt(6),
+        "distance": -((m - q) ** 2).sum(1),
+    }
+    assert set(expected) == set(addressing.SIMILARITIES)
+    for name, values in expected.items():
+        got = jax.jit(addressing.SIMILARITIES[name])(q, m)
+        np.testing.assert_allclose(got, values, rtol=1e-4, atol=1e-5)
+
+
+def numpy_reads():
+    """VQ reads of `QUERIES` by distance."""
+    chosen = ((QUERIES[:, None] - ITEMS[None]) ** 2).sum(-1).argmin(1)
+    return chosen, BatchReads(
+        jnp.asarray(QUERIES), jnp.asarray(ITEMS), jnp.asarray(one_hot(chosen, 9))
+    )
+
+
+def test_nearest_reads_the_nearest_item_and_its_losses_are_vq_vaes():
+    chosen, reads = numpy_reads()
+    rule = addressing.get_rule("nearest")
+    for index, query in enumerate(QUERIES[:5]):
+        answer = contract.read(rule, jnp.asarray(query), jnp.asarray(ITEMS), similarity="distance")
+        np.testing.assert_array_equal(answer.weights, one_hot(chosen[index], 9))
+        np.testing.assert_allclose(answer.block, ITEMS[chosen[index]], rtol=1e-6)
+    error = np.mean((QUERIES - ITEMS[chosen]) ** 2)
+    losses = jax.jit(rule.losses)(reads)
+    np.testing.assert_allclose(losses["codebook_loss"], error, rtol=1e-5)
+    np.testing.assert_allclose(losses["commitment_loss"], error, rtol=1e-5)
+    by_query = jax.grad(lambda q, name: rule.losses(reads._replace(queries=q))[name])
+    by_item = jax.grad(lambda m, name: rule.losses(reads._replace(items=m))[name])
+    assert not np.any(by_query(reads.queries, "codebook_loss"))
+    assert not np.any(by_item(reads.items, "commitment_loss"))
+    expected = 2 * (QUERIES - ITEMS[chosen]) / QUERIES.size
+    np.testing.assert_allclose(by_query(reads.queries, "commitment_loss"), expected, atol=1e-6)
+
+
+def test_moving_averages_are_vq_vaes():
+    chosen, reads = numpy_reads()
+    rule = addressing.get_rule("nearest_ema", addressing.DEFAULTS._replace(ema_decay=0.9))
+    state, count, total = rule.init_state(reads.items), np.ones(9), ITEMS.copy()
+    for _ in range(3):
+        state = jax.jit(rule.update)(state, reads)
+        for item in range(9):
+            count[item] = 0.9 * count[item] + 0.1 * (chosen == item).sum()
+            total[item] = 0.9 * total[item] + 0.1 * QUERIES[chosen == item].sum(0)
+    np.testing.assert_allclose(state["memory_items"], total / count[:, None], rtol=1e-4, atol=1e-6)
+    idle = {"memory_items": reads.items, "count": jnp.zeros(9), "total": jnp.zeros((9, 6))}
+    kept = codebook.moved_average(idle, reads._replace(weights=0 * reads.weights), decay=0.9)
+    np.testing.assert_array_equal(kept["memory_items"], reads.items)
+
+
+def test_hopfield_repeats_the_softmax_read():
+    state = QUERIES[0]
+    for _ in range(3):
+        weights = numpy_softmax(4 * ITEMS @ state)
+        state = weights @ ITEMS
+    got = jax.jit(lambda q: retrieval.hopfield(q, ITEMS, lambda a, m: 4 * m @ a, steps=3))(
+        QUERIES[0]
+    )
+    np.testing.assert_allclose(got.weights, weights, atol=1e-5)
+    np.testing.assert_allclose(got.block, state, atol=1e-5)
+
+
+def test_product_keys_are_searched_by_halves():
+    rng = np.random.default_rng(0)
+    subkeys, query = rng.normal(size=(2, 5, 4)), rng.normal(size=8)
+    first, second = subkeys[0] @ query[:4], subkeys[1] @ query[4:]
+    # As Lample et al. search: the best of each half, then the best of their pairs.
+    pairs = [(i, j) for i in np.argsort(-first)[:3] for j in np.argsort(-second)[:3]]
+    best = sorted(pairs, key=lambda pair: -(first[pair[0]] + second[pair[1]]))[:3]
+    expected = np.zeros(25)
+    sums = np.array([first[i] + second[j] for i, j in best])
+    expected[[i * 5 + j for i, j in best]] = numpy_softmax(sums)
+    rule = addressing.get_rule("product_key", addressing.DEFAULTS._replace(top_k=3))
+    values = rng.normal(size=(25, 8))
+    params = {"subkeys": jnp.asarray(subkeys)}
+    request = addressing.Request(query, values, lambda q, m: m @ q, params, {}, None)
+    answer = jax.jit(lambda: rule.read(request))()
+    np.testing.assert_allclose(answer.weights, expected, atol=1e-6)
+    np.testing.assert_allclose(answer.block, expected @ values, atol=1e-5)
+
+
+def test_mnads_losses_are_distances_to_the_two_nearest():
+    queries, items = unit(QUERIES), unit(ITEMS)
+    order = np.argsort(-queries @ items.T, axis=1)
+    near, far = (np.linalg.norm(queries - items[order[:, i]], axis=1) for i in (0, 1))
+    reads = BatchReads(jnp.asarray(QUERIES), jnp.asarray(items), jnp.zeros((30, 9)))
+    np.testing.assert_allclose(jax.jit(mnad.compactness_loss)(reads), near.mean(), rtol=1e-5)
+    separateness = jax.jit(lambda r: mnad.separateness_loss(r, margin=0.3))(reads)
+    expected = np.maximum(near - far + 0.3, 0).mean()
+    np.testing.assert_allclose(separateness, expected, rtol=1e-5)
+
+
+def test_mnads_update_is_the_papers():
+    queries, items = unit(QUERIES[:6]), unit(ITEMS)
+    products = queries @ items.T
+    vertical = np.exp(products) / np.exp(products).sum(0)
+    expected = items.copy()
+    for item in range(9):
+        chosen = np.flatnonzero(products.argmax(1) == item)
+        if len(chosen):
+            share = vertical[chosen, item] / vertical[chosen, item].max()
+            expected[item] += share @ queries[chosen]
+    got = jax.jit(mnad.updated_items)(ITEMS, QUERIES[:6])
+    np.testing.assert_allclose(got, unit(expected), atol=1e-6)
+    assert len(set(products.argmax(1))) < 9
