@@ -10,14 +10,13 @@ import jax
 import numpy as np
 from scipy.special import entr
 
-from daad_jax import controls, lock, metrics, scores, scoring, sharding
+from daad_jax import controls, diagnostics, lock, metrics, scores, scoring, sharding
 from daad_jax.checkpoint import check_same_images, load_config
 from daad_jax.config import Config
 from daad_jax.data import Dataset
 from daad_jax.data.dataset import GOOD
 from daad_jax.data.pseudo import make_pseudo_defects
-from daad_jax.memory import ItemUsage
-from daad_jax.scoring import Calibration, RawScores, Reference, Scorer
+from daad_jax.scoring import Calibration, MemoryUse, RawScores, Reference, Scorer
 
 EVALUATION_FILE = "evaluation.json"
 SCORES_FILE = "scores.csv"
@@ -34,6 +33,7 @@ class Evaluation(NamedTuple):
         raw: the scores, maps and reconstructions of the test images.
         scores: the scores by name, see `named_scores`.
         calibration: the scales and threshold, or None when no images were held out.
+        scorer: what scored them, for what is asked of the networks later; None without networks.
     """
 
     config: Config
@@ -41,6 +41,7 @@ class Evaluation(NamedTuple):
     raw: RawScores
     scores: dict[str, np.ndarray]
     calibration: Calibration | None
+    scorer: Scorer | None = None
 
 
 def evaluate(
@@ -60,8 +61,9 @@ def evaluate(
         `daad_jax.data.dataset.Duplicates`, counted), ``scores`` (those of `named_scores`, each with
         the metrics of `daad_jax.metrics.detection_metrics`), ``by_kind`` (the image AUROC of each
         score for each kind of defect), ``pixel_auroc`` and ``pixel_auroc_relative``, ``verdict``
-        (the score's name) and its ``threshold``, ``controls``, ``memory`` (see `summarize_usage`)
-        and ``pseudo`` (see `pseudo_summary`; None when no images were held out).
+        (the score's name) and its ``threshold``, ``controls``, ``memory`` (see `summarize_usage`
+        and `daad_jax.diagnostics.pairwise_cosine`) and ``pseudo`` (see `pseudo_summary`; None when no
+        images were held out).
 
     Raises:
         CheckpointError: if the workdir has no sound checkpoint, or the images are others, or
@@ -95,6 +97,8 @@ def _evaluate(
     )
     sample = _evenly(dataset.test.images, _USAGE_IMAGES)
     summary["memory"] = summarize_usage(scorer.usage(sample), len(sample))
+    for scale, bank in diagnostics.memory_items(scorer).items():
+        summary["memory"][scale] |= diagnostics.pairwise_cosine(bank)
     summary["pseudo"] = _score_pseudo_defects(
         config, dataset, scorer, held_out, calibration, reference
     )
@@ -104,7 +108,7 @@ def _evaluate(
         called = verdict >= calibration.threshold
     _write_scores(workdir / SCORES_FILE, dataset, named, called)
     (workdir / EVALUATION_FILE).write_text(json.dumps(summary, indent=2) + "\n")
-    return Evaluation(config, summary, raw, named, calibration)
+    return Evaluation(config, summary, raw, named, calibration, scorer)
 
 
 def named_scores(
@@ -128,28 +132,34 @@ def named_scores(
     return named | scoring.localized_scores(raw, config.score.map_quantile, reference)
 
 
-def summarize_usage(usage: dict[str, ItemUsage], images: int) -> dict[str, dict[str, Any]]:
-    """How many items of each memory are in use.
+def summarize_usage(usage: dict[str, MemoryUse], images: int) -> dict[str, dict[str, Any]]:
+    """How the items of each memory are in use.
 
     Args:
-        usage: for each scale, sums ``(N,)`` over the reads of some images.
+        usage: for each scale, sums over the reads of some images.
         images: how many.
 
     Returns:
-        For each scale ``images``; ``items``, N; ``items_read`` and ``never_read``, the items with
-        a weight above zero in some read and in none; ``effective_items``, the exponential of the
-        entropy of the items' shares in all weight: N when all are used alike, 0 without any read.
+        For each scale ``images``; ``items``, N of all banks; ``items_read`` and ``never_read``, the
+        items with a weight above zero in some read and in none; ``effective_items``, the perplexity
+        of use: the exponential of the entropy of the items' shares in all weight, N when all are
+        used alike, 0 without any read; ``active_items`` and ``entropy`` (nats), means over reads;
+        ``reads`` and ``dead_reads``, counts.
     """
     result = {}
-    for scale, (reads, weight) in usage.items():
-        share = np.asarray(weight) / max(float(np.sum(weight)), np.finfo(np.float64).tiny)
-        read = int(np.sum(np.asarray(reads) > 0))
+    for scale, use in usage.items():
+        share = np.asarray(use.weight) / max(float(np.sum(use.weight)), np.finfo(np.float64).tiny)
+        read, blocks = int(np.sum(np.asarray(use.reads) > 0)), float(use.blocks)
         result[scale] = {
             "images": images,
             "items": len(share),
             "items_read": read,
             "never_read": len(share) - read,
             "effective_items": float(np.exp(np.sum(entr(share)))) if read else 0.0,
+            "active_items": float(use.active_items) / blocks,
+            "entropy": float(use.entropy) / blocks,
+            "reads": int(blocks),
+            "dead_reads": int(use.dead_reads),
         }
     return result
 

@@ -16,7 +16,8 @@ from daad_jax.checkpoint import Checkpoints, load_config
 from daad_jax.config import Config, ScoreConfig
 from daad_jax.data.images import decode_image, read_bytes, resize_array
 from daad_jax.errors import CheckpointError
-from daad_jax.memory import ItemUsage, item_usage
+from daad_jax.generator import MemorySpec
+from daad_jax.memory import MemoryRead, item_usage
 from daad_jax.scores import Scale
 from daad_jax.state import Networks, TrainState, build_networks, build_optimizer, init_state
 from daad_jax.step import normalize_images
@@ -135,9 +136,70 @@ def score_images(
     return result
 
 
+def score_in_order(
+    networks: Networks, state: TrainState, images: jax.Array, blur: jax.Array, most_error: float
+) -> tuple[dict[str, jax.Array], TrainState]:
+    """`score_images` of one image after the other, each of which may update the memories.
+
+    The update is that of training, by the image's own queries, once it is scored and if its
+    `weighted_error` is at most `most_error` (Park et al., CVPR 2020, Section 3.1).
+
+    Returns:
+        The scores of the batch, and the state after it.
+    """
+
+    def one(state: TrainState, image: jax.Array) -> tuple[TrainState, dict[str, jax.Array]]:
+        scored = score_images(networks, state, image[None], blur)
+        variables = state.evaluated[0]
+        _, updated = networks.generator.apply(
+            variables, image[None], train=False, update=True, mutable=["memory"]
+        )
+        error = weighted_error(image, scored["reconstruction"][0])
+        memory = jax.tree.map(
+            lambda new, old: jnp.where(error <= most_error, new, old),
+            updated["memory"],
+            variables["memory"],
+        )
+        return state.with_memory(memory), {name: value[0] for name, value in scored.items()}
+
+    state, result = jax.lax.scan(one, state, images)
+    return result, state
+
+
+def weighted_error(image: jax.Array, reconstruction: jax.Array) -> jax.Array:
+    """The mean distance of pixels, large ones counting more (Park et al., CVPR 2020, Eq. 9, 10).
+
+    ``sum W d`` with d a pixel's distance over its channels and ``W = (1 - exp(-d)) / sum (...)``;
+    images ``(H, W, C)`` in [-1, 1].
+    """
+    distances = jnp.sqrt(jnp.sum(jnp.square(image - reconstruction), axis=-1))
+    weights = 1.0 - jnp.exp(-distances)
+    return jnp.sum(weights * distances) / jnp.maximum(jnp.sum(weights), 1e-12)
+
+
+class MemoryUse(NamedTuple):
+    """What reads did with one scale's memory.
+
+    Attributes:
+        reads: ``(N,)`` and
+        weight: ``(N,)``, as in `daad_jax.memory.ItemUsage`.
+        blocks: how many reads there were.
+        active_items: sum over them of `daad_jax.memory.ReadSummary.active_items`.
+        entropy: likewise.
+        dead_reads: likewise, of `dead`.
+    """
+
+    reads: jax.Array
+    weight: jax.Array
+    blocks: jax.Array
+    active_items: jax.Array
+    entropy: jax.Array
+    dead_reads: jax.Array
+
+
 def memory_usage(
     networks: Networks, state: TrainState, images: jax.Array, counted: jax.Array
-) -> dict[str, ItemUsage]:
+) -> dict[str, MemoryUse]:
     """How much one batch reads each memory item; pure, to be jitted.
 
     Args:
@@ -147,25 +209,41 @@ def memory_usage(
         counted: ``(B,)``, 1.0 for an image that counts and 0.0 for one that pads the batch.
 
     Returns:
-        For each scale with a memory, `daad_jax.memory.ItemUsage` of ``(N,)`` each.
+        For each scale with a memory, a `MemoryUse`.
     """
     generator, _ = state.evaluated
     generated = networks.generator.apply(generator, images, train=False, return_weights=True)
     assert isinstance(generated, dict)
     return {
-        scale: _usage_of_banks(networks, scale, read.weights, counted)
-        for scale, read in generated["reads"].items()
+        scale: _use(memory_spec(networks, scale), memory_read, counted)
+        for scale, memory_read in generated["reads"].items()
     }
 
 
-def _usage_of_banks(
-    networks: Networks, scale: str, weights: jax.Array, counted: jax.Array
-) -> ItemUsage:
+def memory_spec(networks: Networks, scale: str) -> MemorySpec:
+    """The memory of a scale that has one, by its name."""
     spec = networks.generator.memories[int(scale.removeprefix("scale_")) - 1]
     assert spec is not None
-    grouped = partition.group(weights, spec.rates, spec.groups)
+    return spec
+
+
+def _use(spec: MemorySpec, read: MemoryRead, counted: jax.Array) -> MemoryUse:
+    assert read.weights is not None
+    grouped = partition.group(read.weights, spec.rates, spec.groups)
     usage = jax.vmap(item_usage, (0, None))(grouped, counted)
-    return ItemUsage(usage.reads.reshape(-1), usage.weight.reshape(-1))
+
+    def total(values: jax.Array) -> jax.Array:
+        return jnp.sum(values * counted[:, None])
+
+    summary = read.summary
+    return MemoryUse(
+        usage.reads.reshape(-1),
+        usage.weight.reshape(-1),
+        total(jnp.ones_like(summary.dead)),
+        total(summary.active_items),
+        total(summary.entropy),
+        total(summary.dead),
+    )
 
 
 class Scorer:
@@ -173,17 +251,23 @@ class Scorer:
 
     def __init__(self, config: Config, state: TrainState, mesh: jax.sharding.Mesh) -> None:
         """Binds a trained state; nothing is compiled before the first images."""
-        self._networks = build_networks(config)
-        self._state = state
+        self.networks = build_networks(config)
+        self.state = state
         self._mesh = mesh
         self._batch = -(-config.score.batch_size // mesh.size) * mesh.size
         blur = scores.blur_matrix(config.data.image_size, config.score.map_sigma)
-        keyed = _HashableNetworks(config, self._networks)
+        keyed = _HashableNetworks(config, self.networks)
         self._score, self._usage = _jitted_score(keyed, mesh), _jitted_usage(keyed, mesh)
+        self._in_order: Any = None
+        if config.memory.test_update > 0:
+            self._in_order = _jitted_in_order(keyed, mesh, config.memory.test_update)
         self._blur = jnp.asarray(blur)
 
     def __call__(self, images: np.ndarray) -> RawScores:
-        """Scores uint8 ``(n, H, W, C)`` of the model's size, n at least 1."""
+        """Scores uint8 ``(n, H, W, C)`` of the model's size, n at least 1.
+
+        With `memory.test_update` the images come in this order, from the trained items on.
+        """
         parts = list(self._batches(images))
         joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         alignment = joined.get("alignment_score")
@@ -195,29 +279,34 @@ class Scorer:
             joined["reconstruction"],
         )
 
-    def usage(self, images: np.ndarray) -> dict[str, ItemUsage]:
+    def usage(self, images: np.ndarray) -> dict[str, MemoryUse]:
         """How much uint8 ``(n, H, W, C)`` images, n at least 1, read each memory item.
 
         Only sums over a batch are ever kept, never the weights of all images.
 
         Returns:
-            For each scale with a memory, an `ItemUsage` of float64 ``(N,)`` each.
+            For each scale with a memory, a `MemoryUse` of float64.
         """
-        total: dict[str, ItemUsage] = {}
-        for count, placed in self._placed(images):
+        total: dict[str, MemoryUse] = {}
+        for count, placed in self.placed(images):
             counted = (np.arange(self._batch) < count).astype(np.float32)
-            for scale, part in jax.device_get(self._usage(self._state, placed, counted)).items():
+            for scale, part in jax.device_get(self._usage(self.state, placed, counted)).items():
                 sums = jax.tree.map(np.float64, part)
                 old = total.get(scale)
                 total[scale] = sums if old is None else jax.tree.map(np.add, old, sums)
         return total
 
     def _batches(self, images: np.ndarray) -> Iterator[dict[str, np.ndarray]]:
-        for count, placed in self._placed(images):
-            result = jax.device_get(self._score(self._state, placed, self._blur))
+        state = self.state
+        for count, placed in self.placed(images):
+            if self._in_order is None:
+                result = jax.device_get(self._score(state, placed, self._blur))
+            else:
+                scored, state = self._in_order(state, placed, self._blur)
+                result = jax.device_get(scored)
             yield {name: values[:count] for name, values in result.items()}
 
-    def _placed(self, images: np.ndarray) -> Iterator[tuple[int, jax.Array]]:
+    def placed(self, images: np.ndarray) -> Iterator[tuple[int, jax.Array]]:
         """Batches of one shape on the mesh, each with how many of its images are real."""
         for start in range(0, len(images), self._batch):
             batch = np.asarray(images[start : start + self._batch])
@@ -529,12 +618,24 @@ def _jitted_score(
 
 
 @functools.lru_cache(maxsize=4)
-def _jitted_usage(
-    keyed: _HashableNetworks, mesh: jax.sharding.Mesh
-) -> Callable[[TrainState, jax.Array, np.ndarray], dict[str, ItemUsage]]:
+def _jitted_in_order(keyed: _HashableNetworks, mesh: jax.sharding.Mesh, most_error: float) -> Any:
     whole, split = sharding.replicated(mesh), sharding.batched(mesh)
 
-    def usage(state: TrainState, images: jax.Array, counted: jax.Array) -> dict[str, ItemUsage]:
+    def score(
+        state: TrainState, images: jax.Array, blur: jax.Array
+    ) -> tuple[dict[str, jax.Array], TrainState]:
+        return score_in_order(keyed.networks, state, normalize_images(images), blur, most_error)
+
+    return jax.jit(score, in_shardings=(whole, split, whole), out_shardings=whole)
+
+
+@functools.lru_cache(maxsize=4)
+def _jitted_usage(
+    keyed: _HashableNetworks, mesh: jax.sharding.Mesh
+) -> Callable[[TrainState, jax.Array, np.ndarray], dict[str, MemoryUse]]:
+    whole, split = sharding.replicated(mesh), sharding.batched(mesh)
+
+    def usage(state: TrainState, images: jax.Array, counted: jax.Array) -> dict[str, MemoryUse]:
         return memory_usage(keyed.networks, state, normalize_images(images), counted)
 
     return jax.jit(usage, in_shardings=(whole, split, split), out_shardings=whole)

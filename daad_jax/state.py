@@ -72,6 +72,14 @@ class TrainState:
         """The `variables` that images are scored with: the averages where there are any."""
         return self.variables if self.average is None else self.average
 
+    def with_memory(self, memory: Any) -> "TrainState":
+        """The state with other `NetworkState.memory`, also where averages are evaluated."""
+        generator = dataclasses.replace(self.generator, memory=memory)
+        average = self.average
+        if average is not None:
+            average = ({**average[0], "memory": memory}, average[1])
+        return dataclasses.replace(self, generator=generator, average=average)
+
 
 def build_networks(config: Config) -> Networks:
     """Builds the modules that a validated config describes."""

@@ -133,7 +133,7 @@ def test_a_run_is_not_taken_for_one_on_other_images(root, workdir, tmp_path, cap
 
 def test_epochs_win_where_they_are_given(monkeypatch):
     flags = ["train.py", f"--config={ROOT}/configs/folder.py"]
-    config, _ = cli.parse_train_flags([*flags, "--config.train.epochs=3"])
+    config, *_ = cli.parse_train_flags([*flags, "--config.train.epochs=3"])
     assert (config.train.epochs, config.train.steps) == (3, None)
     with pytest.raises(ConfigError, match="give it or train.steps, not both"):
         cli.parse_train_flags([*flags, "--config.train.epochs=3", "--config.train.steps=3"])

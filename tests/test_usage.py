@@ -7,7 +7,8 @@ import pytest
 
 from daad_jax import config as config_lib
 from daad_jax import evaluation, scoring, sharding
-from daad_jax.memory import ItemUsage, item_usage
+from daad_jax.memory import item_usage
+from daad_jax.scoring import MemoryUse
 from daad_jax.state import build_networks, build_optimizer, init_state
 from daad_jax.step import normalize_images
 
@@ -47,15 +48,22 @@ def test_scorer_adds_up_usage_over_padded_batches(setting):
         weights = np.asarray(read.weights, np.float64)
         np.testing.assert_array_equal(usage[scale].reads, (weights > 0).sum((0, 1)))
         np.testing.assert_allclose(usage[scale].weight, weights.sum((0, 1)), rtol=1e-4)
+        assert usage[scale].blocks == 6 * 4
+        assert usage[scale].active_items == (weights > 0).sum()
+        np.testing.assert_allclose(usage[scale].entropy, read.summary.entropy.sum(), rtol=1e-4)
+        assert usage[scale].dead_reads == read.summary.dead.sum()
 
 
 def test_summarize_usage_counts_dead_items():
     usage = {
-        "scale_1": ItemUsage(np.array([5.0, 5.0, 0.0, 0.0]), np.array([2.0, 2.0, 0.0, 0.0])),
-        "scale_2": ItemUsage(np.zeros(4), np.zeros(4)),
+        "scale_1": MemoryUse(
+            np.array([5.0, 5.0, 0.0, 0.0]), np.array([2.0, 2.0, 0.0, 0.0]), 12.0, 10.0, 3.0, 7.0
+        ),
+        "scale_2": MemoryUse(np.zeros(4), np.zeros(4), 12.0, 0.0, 0.0, 12.0),
     }
     summary = evaluation.summarize_usage(usage, images=3)
     expected = {"images": 3, "items": 4, "items_read": 2, "never_read": 2, "effective_items": 2.0}
+    expected |= {"active_items": 10 / 12, "entropy": 0.25, "reads": 12, "dead_reads": 7}
     assert summary["scale_1"] == pytest.approx(expected)
     assert summary["scale_2"]["never_read"] == 4
     assert summary["scale_2"]["effective_items"] == 0.0

@@ -53,7 +53,7 @@ def test_threshold_drops_what_is_below_the_cut(cut):
     kept = np.where(soft >= cut / 40, soft, 0)
     assert (kept == 0).any()
     np.testing.assert_allclose(rows(lambda s: dense.threshold(s, cut=cut)), kept, atol=1e-6)
-    scaled = kept / kept.sum(-1, keepdims=True)
+    scaled = kept / np.maximum(kept.sum(-1, keepdims=True), 1e-12)
     renormalized = rows(lambda s: dense.threshold_renormalized(s, cut=cut))
     np.testing.assert_allclose(renormalized, scaled, atol=1e-6)
 
@@ -100,7 +100,8 @@ def test_gumbel_adds_its_noise_and_follows_its_schedule():
 def test_the_gumbel_rule_draws_by_its_step():
     rule = addressing.get_rule("gumbel", addressing.DEFAULTS._replace(gumbel_rate=0.1))
     state = rule.update({"steps": jnp.float32(4.0)}, None)
-    request = addressing.Request(QUERIES[0], ITEMS, lambda q, m: m @ q, {}, state, None)
+    query, items = jnp.asarray(QUERIES[0]), jnp.asarray(ITEMS)
+    request = addressing.Request(query, items, lambda q, m: m @ q, {}, state, None)
     expected = numpy_softmax(ITEMS @ QUERIES[0] / np.exp(-0.5))
     np.testing.assert_allclose(rule.read(request).weights, expected, atol=1e-6)
 

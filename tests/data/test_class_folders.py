@@ -25,7 +25,7 @@ def test_folders_of_classes_do_not_collide(make_config, tmp_path):
 
 def test_the_default_workdir_is_one_folder():
     argv = ["train.py", "--config.data.source=tfds", "--config.data.category=T-shirt/top"]
-    _, workdir = cli.parse_train_flags(argv)
+    _, workdir, _ = cli.parse_train_flags(argv)
     assert workdir.parts[0] == "runs"
     assert len(workdir.parts) == 2
 
