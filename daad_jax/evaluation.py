@@ -62,8 +62,8 @@ def evaluate(
         the metrics of `daad_jax.metrics.detection_metrics`), ``by_kind`` (the image AUROC of each
         score for each kind of defect), ``pixel_auroc`` and ``pixel_auroc_relative``, ``verdict``
         (the score's name) and its ``threshold``, ``controls``, ``memory`` (see `summarize_usage`
-        and `daad_jax.diagnostics.pairwise_cosine`) and ``pseudo`` (see `pseudo_summary`; None when no
-        images were held out).
+        and `daad_jax.diagnostics.pairwise_cosine`) and ``pseudo`` (see
+        `pseudo_summary`; None when no images were held out).
 
     Raises:
         CheckpointError: if the workdir has no sound checkpoint, or the images are others, or

@@ -11,7 +11,7 @@ import numpy as np
 from skimage.measure import find_contours
 
 from daad_jax import config as config_lib
-from daad_jax import controls, page, plots, report, training
+from daad_jax import controls, memory_report, page, plots, report, training
 from daad_jax.config import Config
 from daad_jax.data import Dataset, ImageSet
 from daad_jax.data.dataset import GOOD
@@ -21,6 +21,7 @@ from daad_jax.plots import Scale
 
 REPORT_FILE = "report.html"
 _MOST_KINDS = 24
+_MOST_EXPLAINED = 6
 _DISTANCES = {"reconstruction": "loss/rec", "alignment": "loss/ali"}
 _GAME = {"generator": "loss/adv", "discriminator": "loss/discriminator"}
 _DECISIONS = {"D(x)": "discriminator/real", "D(x\u0302)": "discriminator/fake"}
@@ -32,6 +33,8 @@ _READS = {
     "active_items": ("active items", "Items with a weight above zero in a read, mean of a batch."),
     "largest_weight": ("largest weight", "Largest weight of a read, mean of a batch."),
     "entropy": ("entropy (nats)", "Entropy of a read's weights, mean of a batch."),
+    "unused_items": ("unused items", "Items that no read of a batch took."),
+    "perplexity": ("perplexity of use", "Of the items' shares in a batch's weight; at most N."),
     "dead_reads": ("dead reads", "Reads of a batch that dropped every weight."),
 }
 
@@ -69,6 +72,7 @@ def write_report(workdir: Path, evaluation: Evaluation, dataset: Dataset) -> Pat
         _examples(evaluation, dataset.test),
         _training(columns),
         _memory(summary["memory"], columns),
+        memory_report.explain(evaluation, dataset, _explained(evaluation, dataset.test)),
         _config(evaluation.config),
     ]
     return _write(workdir, page.document(title, body))
@@ -133,6 +137,12 @@ def pick_examples(kinds: Sequence[str], anomaly_score: np.ndarray) -> list[Examp
             roles = {0: "only one"}
         picked += [Example(kind, roles[place], int(ranked[place])) for place in sorted(roles)]
     return picked
+
+
+def _explained(evaluation: Evaluation, test: ImageSet) -> list[int]:
+    """The extreme examples, at most `_MOST_EXPLAINED`."""
+    picked = pick_examples(test.kinds, evaluation.scores[evaluation.summary["verdict"]])
+    return [one.position for one in picked if one.role != "typical"][:_MOST_EXPLAINED]
 
 
 def _headline(summary: dict[str, Any], title: str) -> Html:
@@ -405,6 +415,11 @@ def _memory(memory: dict[str, dict[str, Any]], columns: dict[str, np.ndarray]) -
             f"{values['items_read']:,}",
             f"{values['never_read']:,}",
             f"{values['effective_items']:.1f}",
+            f"{values['active_items']:.1f}",
+            f"{values['entropy']:.2f}",
+            f"{values['dead_reads']:,}",
+            f"{values['cosine_mean']:.2f}",
+            f"{values['cosine_largest']:.2f}",
         ]
         for scale, values in memory.items()
     ]
@@ -412,9 +427,12 @@ def _memory(memory: dict[str, dict[str, Any]], columns: dict[str, np.ndarray]) -
     text = (
         f"Over {images} evenly spaced test images. An item is dead when no block of any of them "
         "gave it a weight above zero. Effective items: the exponential of the entropy of the "
-        "items' shares in all weight. Scale 1 is the finest."
+        "items' shares in all weight. Active: items with a weight above zero in a read, and "
+        "entropy of its weights in nats, means over reads; a dead read dropped every weight. "
+        "Cosine: of pairs of items of a bank. Scale 1 is the finest."
     )
-    header = ["memory", "items", "read", "dead", "effective"]
+    header = ["memory", "items", "read", "dead", "effective", "active", "entropy"]
+    header += ["dead reads", "mean cosine", "largest"]
     figures = []
     for field, (label, caption) in _READS.items():
         names = {_scale_name(scale): f"memory/{scale}/{field}" for scale in memory}

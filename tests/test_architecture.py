@@ -38,6 +38,7 @@ ORDER = [
     ["evaluation"],
     ["report"],
     ["page", "plots"],
+    ["memory_report"],
     ["html_report"],
     ["cli"],
     ["grid_table"],

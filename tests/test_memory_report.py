@@ -1,0 +1,44 @@
+"""The pictures of what blocks read."""
+
+import numpy as np
+
+from daad_jax import html_report, memory_report
+from daad_jax.diagnostics import Neighbours
+from daad_jax.evaluation import evaluate
+from daad_jax.training import train
+from tests.conftest import tiny_config, tiny_dataset
+
+IMAGES = np.random.default_rng(0).integers(1, 256, (3, 8, 8, 1), dtype=np.uint8)
+
+
+def test_a_mosaic_is_made_of_the_training_blocks_behind_the_items():
+    near = Neighbours(np.array([2, 0]), np.array([3, 4]), np.zeros(2))
+    items, weights = np.array([1, 0, 0, 0, 1, 0, 0, 0]), np.array([1.0] * 4 + [0.5] * 3 + [0])
+    made = memory_report.mosaic(items, weights, near, IMAGES, (4, 2, 1))
+    np.testing.assert_array_equal(made[0:2, 0:4], IMAGES[0, 4:6, 0:4])  # block 0 reads item 1
+    np.testing.assert_array_equal(made[0:2, 4:8], IMAGES[2, 2:4, 4:8])  # block 1 reads item 0
+    np.testing.assert_array_equal(made[6:8, 4:8], 0)  # dead
+
+
+def test_blocks_along_the_channels_share_a_region():
+    shape = (8, 8, 1)
+    assert memory_report.region(7, (2, 2, 2), shape) == (slice(4, 8), slice(4, 8))
+    assert memory_report.region(2, (2, 2, 2), shape) == (slice(0, 4), slice(4, 8))
+
+
+def test_the_report_shows_what_blocks_read(tmp_path, one_device):
+    config = tiny_config("daad", train__steps=2, memory__banks="1x2", memory__addressing="top_k")
+    dataset = tiny_dataset(config)
+    train(config, dataset, tmp_path, mesh=one_device, log=lambda _: None)
+    evaluation = evaluate(tmp_path, dataset, mesh=one_device)
+    text = html_report.write_report(tmp_path, evaluation, dataset).read_text()
+    assert "What blocks read" in text
+    assert text.count("blocks read by") == 4 * 3  # input and two scales of four images
+    assert "Items most in use" in text
+    assert "scale 2: items" in text
+    keys = {"active_items", "entropy", "dead_reads", "reads", "cosine_mean", "cosine_largest"}
+    assert keys <= evaluation.summary["memory"]["scale_1"].keys()
+    without = evaluation._replace(scorer=None)
+    assert (
+        "What blocks read" not in html_report.write_report(tmp_path, without, dataset).read_text()
+    )
