@@ -97,7 +97,8 @@ def fabricate(setting="daad_plus", names=None, kinds=None, masks=True, category=
         for name, values in named.items()
     }
     memory = {"scale_1": {"images": 12, "items": 500, "items_read": 468, "never_read": 32}}
-    memory["scale_1"]["effective_items"] = 77.3
+    memory["scale_1"] |= {"effective_items": 77.3, "active_items": 2.5, "entropy": 0.75}
+    memory["scale_1"] |= {"dead_reads": 3, "cosine_mean": 0.11, "cosine_largest": 0.93}
     summary = {
         "category": category,
         "setting": setting,

@@ -1,0 +1,68 @@
+#!/usr/bin/env bash
+# The comparison of addressing rules in docs/addressing.md. Each part goes on where it stopped.
+#
+#   MVTEC=FOLDER MNIST=FOLDER OUT=runs/addressing benchmarks/addressing.sh PART ...
+#
+# A PART is tune_textures, tune_mnist, textures, mnist (each after its tuning), tune_tile, tile (the
+# best four of the textures) or tables. SEEDS=0,1 takes these seeds instead of the part's own; STEPS=300
+# other than the configs' steps, for all parts alike.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+
+out=${OUT:-runs/addressing}
+python=${PYTHON:-python}
+failed=0
+common=(--config.train.checkpoint_every=100000 --config.score.bootstrap_samples=200)
+[ -n "${STEPS:-}" ] && common+=("--config.train.steps=$STEPS")
+folder=(--config=configs/folder.py:daad --config.data.channels=1)
+textures_set=("${folder[@]}" --config.data.source=textures --config.model.widths='(32,64)'
+  --config.memory.division_rates='(8,8,1)' --config.score.verdict=R)
+# 25 items: a square, as product keys need.
+mnist_set=(--config=configs/mnist.py:daad --config.data.root="${MNIST:-}" --config.memory.items=25)
+tile_set=("${folder[@]}" --config.data.root="${MVTEC:-}" --categories=magnetic_tile)
+
+grid() { # NAME SEEDS "VARIANTS, one a line" FLAG ...: one call of the grid command
+  local name=$1 seeds=$2 lines=$3 variants=() line
+  shift 3
+  while IFS= read -r line; do variants+=("--variant=$line"); done <<<"$lines"
+  $python -m daad_jax.grid run --results="$out/$name.jsonl" --seeds="${SEEDS:-$seeds}" "$@" \
+    "${common[@]}" "${variants[@]}" || failed=1
+}
+all() { $python -m benchmarks.addressing tune; }
+best() { $python -m benchmarks.addressing chosen "$out/$1.jsonl" ${2:-}; }
+
+# Tuned on one category and a seed that the comparison does not use.
+tune_textures() { grid tune_textures 100 "$(all)" "${textures_set[@]}" --categories=gravel; }
+tune_mnist() { grid tune_mnist 100 "$(all)" "${mnist_set[@]}" --categories=8; }
+tune_tile() { # the variants of the rules that did best on the textures
+  local rules
+  rules=$(best tune_textures 4 | grep '^memory.addressing=' | cut -d' ' -f1 | grep -v '=mean$')
+  grid tune_tile 100 "$(all | grep -F -f <(sed 's/$/ /' <<<"$rules"))" "${tile_set[@]}"
+}
+textures() {
+  grid textures 0,1,2 "$(best tune_textures)" "${textures_set[@]}" --categories=brick,grass,gravel
+}
+mnist() { grid mnist 0,1,2 "$(best tune_mnist)" "${mnist_set[@]}" --categories=2,5,8; }
+tile() { grid tile 0,1,2,3,4 "$(best tune_tile)" "${tile_set[@]}"; }
+tables() {
+  local name score scale against
+  for name in textures mnist tile; do
+    [ -f "$out/$name.jsonl" ] || continue
+    score=R scale=scale_1
+    [ "$name" = tile ] && score=R,R_max_relative scale=scale_4
+    [ "$name" = mnist ] && scale=scale_4
+    against=$(best "tune_$name" | grep '^memory.addressing=threshold ')
+    scale=memory.$scale
+    printf '\n%s\n\n' "$name"
+    $python -m daad_jax.grid table "$out/$name.jsonl" --rows=category,variant --against="$against" \
+      --numbers="$score" || failed=1
+    $python -m daad_jax.grid table "$out/$name.jsonl" --rows=category,variant \
+      --numbers="pca,minutes,$scale.active_items,$scale.entropy,$scale.effective_items,$scale.never_read,$scale.dead_reads,$scale.cosine_mean" ||
+      failed=1
+  done
+}
+
+for part in "$@"; do
+  "$part"
+done
+exit $failed
