@@ -4,8 +4,8 @@
 #   MVTEC=FOLDER MNIST=FOLDER OUT=runs/addressing benchmarks/addressing.sh PART ...
 #
 # A PART is tune_textures, tune_mnist, textures, mnist (each after its tuning), tune_tile, tile (the
-# best four of the textures) or tables. SEEDS=0,1 takes these seeds instead of the part's own; STEPS=300
-# other than the configs' steps, for all parts alike.
+# best four of the textures) or tables. SEEDS=0,1 takes these seeds instead of a comparison's own;
+# STEPS=300 other than the configs' steps, for all parts alike; RULES=threshold,top_k only these rules.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
@@ -16,7 +16,7 @@ common=(--config.train.checkpoint_every=100000 --config.score.bootstrap_samples=
 [ -n "${STEPS:-}" ] && common+=("--config.train.steps=$STEPS")
 folder=(--config=configs/folder.py:daad --config.data.channels=1)
 textures_set=("${folder[@]}" --config.data.source=textures --config.model.widths='(32,64)'
-  --config.memory.division_rates='(8,8,1)' --config.score.verdict=R)
+  --config.memory.division_rates='(8,8,1)' --config.score.verdict=A)
 # 25 items: a square, as product keys need.
 mnist_set=(--config=configs/mnist.py:daad --config.data.root="${MNIST:-}" --config.memory.items=25)
 tile_set=("${folder[@]}" --config.data.root="${MVTEC:-}" --categories=magnetic_tile)
@@ -28,16 +28,18 @@ grid() { # NAME SEEDS "VARIANTS, one a line" FLAG ...: one call of the grid comm
   $python -m daad_jax.grid run --results="$out/$name.jsonl" --seeds="${SEEDS:-$seeds}" "$@" \
     "${common[@]}" "${variants[@]}" || failed=1
 }
-all() { $python -m benchmarks.addressing tune; }
+all() {
+  $python -m benchmarks.addressing tune | grep -E "addressing=($(sed 's/,/|/g' <<<"${RULES:-.*}"))( |$)"
+}
 best() { $python -m benchmarks.addressing chosen "$out/$1.jsonl" ${2:-}; }
 
 # Tuned on one category and a seed that the comparison does not use.
-tune_textures() { grid tune_textures 100 "$(all)" "${textures_set[@]}" --categories=gravel; }
-tune_mnist() { grid tune_mnist 100 "$(all)" "${mnist_set[@]}" --categories=8; }
+tune_textures() { SEEDS='' grid tune_textures 100 "$(all)" "${textures_set[@]}" --categories=gravel; }
+tune_mnist() { SEEDS='' grid tune_mnist 100 "$(all)" "${mnist_set[@]}" --categories=8; }
 tune_tile() { # the variants of the rules that did best on the textures
   local rules
   rules=$(best tune_textures 4 | grep '^memory.addressing=' | cut -d' ' -f1 | grep -v '=mean$')
-  grid tune_tile 100 "$(all | grep -F -f <(sed 's/$/ /' <<<"$rules"))" "${tile_set[@]}"
+  SEEDS='' grid tune_tile 100 "$(all | grep -F -f <(sed 's/$/ /' <<<"$rules"))" "${tile_set[@]}"
 }
 textures() {
   grid textures 0,1,2 "$(best tune_textures)" "${textures_set[@]}" --categories=brick,grass,gravel

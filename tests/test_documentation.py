@@ -100,7 +100,7 @@ def test_links_lead_somewhere(path):
         assert (path.parent / target).exists(), target
 
 
-@pytest.mark.parametrize("path", [ROOT / "docs" / "method.md"])
+@pytest.mark.parametrize("path", [ROOT / "docs" / "method.md", ROOT / "docs" / "addressing.md"])
 def test_functions_that_are_named_exist(path):
     for name in re.findall(r"`daad_jax\.(\w+)\.(\w+)", path.read_text()):
         module = __import__(f"daad_jax.{name[0]}", fromlist=[name[1]])
