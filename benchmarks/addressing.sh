@@ -57,7 +57,7 @@ tables() {
     scale=memory.$scale
     printf '\n%s\n\n' "$name"
     $python -m daad_jax.grid table "$out/$name.jsonl" --rows=category,variant --against="$against" \
-      --numbers="$score" || failed=1
+      --numbers="$score" && echo || failed=1
     $python -m daad_jax.grid table "$out/$name.jsonl" --rows=category,variant \
       --numbers="pca,minutes,$scale.active_items,$scale.entropy,$scale.effective_items,$scale.never_read,$scale.dead_reads,$scale.cosine_mean" ||
       failed=1

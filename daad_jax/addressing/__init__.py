@@ -40,7 +40,7 @@ from daad_jax.addressing.mnad import mnad_rule
 from daad_jax.addressing.retrieval import hopfield, hopfield_rule, product_key_rule
 from daad_jax.addressing.similarity import SIMILARITIES
 from daad_jax.addressing.simplex import entmax, entmax15, entmax_rule, sparsemax, sparsemax_rule
-from daad_jax.errors import ConfigError, suggestion
+from daad_jax.errors import ConfigError, shown, suggestion
 
 __all__ = [
     "RULES",
@@ -100,7 +100,7 @@ def check_rule(name: str) -> None:
     if is_custom(name):
         check_name(name)
     elif name not in RULES:
-        raise ConfigError(f"memory.addressing: no rule {name!r}; {suggestion(name, RULES)}")
+        raise ConfigError(f"memory.addressing: no rule {shown(name)}; {suggestion(name, RULES)}")
 
 
 def get_rule(name: str, hyperparameters: Hyperparameters = DEFAULTS) -> Rule:

@@ -265,3 +265,9 @@ def test_mnads_update_is_the_papers():
     got = jax.jit(mnad.updated_items)(ITEMS, QUERIES[:6])
     np.testing.assert_allclose(got, unit(expected), atol=1e-6)
     assert len(set(products.argmax(1))) < 9
+
+
+def test_bfloat16_keeps_a_uniform_row():
+    # Neither 1/10 nor 1/499 is exact there.
+    assert (dense.threshold(jnp.zeros(10, jnp.bfloat16)) > 0).all()
+    assert (dense.threshold(jnp.zeros(499, jnp.bfloat16)) > 0).all()
