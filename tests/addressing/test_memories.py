@@ -1,5 +1,6 @@
 """Rules and axes inside the generator: banks, learned temperatures, state, losses, resume."""
 
+import dataclasses
 import functools
 
 import jax
@@ -235,3 +236,16 @@ def test_hyperparameters_are_the_configs_own_defaults():
         name: getattr(config_lib.MemoryConfig(), name) for name in addressing.DEFAULTS._fields
     }
     assert fields == addressing.DEFAULTS._asdict()
+
+
+def test_noise_is_drawn_anew_at_each_step_and_for_each_run():
+    flips = {"data__flip_horizontal": False, "data__flip_vertical": False}
+    config = rule_config("gumbel", **flips)
+    state, _, first = one_step(config)
+    networks, optimizer = build_networks(config), build_optimizer(config)
+    step = jax.jit(functools.partial(train_step, networks, optimizer, step_spec(config)))
+    later = step(dataclasses.replace(state, step=state.step + 1), IMAGES, KEY)[1]
+    other = step(state, IMAGES, jax.random.key(1))[1]
+    name = "memory/scale_2/largest_weight"
+    assert len({float(metrics[name]) for metrics in (first, later, other)}) == 3
+    assert step(state, IMAGES, KEY)[1][name] == first[name]
