@@ -14,8 +14,6 @@ from daad_jax.generator import Generator
 from daad_jax.scoring import Scorer, memory_spec
 from daad_jax.step import normalize_images
 
-_NOTHING = -np.inf
-
 
 class BlockReads(NamedTuple):
     """What the blocks of n images read at one scale; Q blocks each, the k largest weights.
@@ -133,8 +131,8 @@ def nearest_blocks(scorer: Scorer, images: np.ndarray) -> dict[str, Neighbours]:
     """
     best: dict[str, Neighbours] = {}
     search = _search(scorer)
-    for start, (count, placed) in enumerate(scorer.placed(images)):
-        found = jax.device_get(search(scorer.state.evaluated[0], placed, count))
+    for start, (_, placed) in enumerate(scorer.placed(images)):
+        found = jax.device_get(search(scorer.state.evaluated[0], placed))
         for scale, (similarity, image, block) in found.items():
             new = Neighbours(image + start * placed.shape[0], block, similarity)
             old = best.get(scale)
@@ -151,7 +149,7 @@ def _search(scorer: Scorer) -> Callable[..., Any]:
     networks = scorer.networks
 
     @jax.jit
-    def search(variables: Any, images: jax.Array, count: int) -> dict[str, tuple[Any, ...]]:
+    def search(variables: Any, images: jax.Array) -> dict[str, tuple[Any, ...]]:
         pixels = normalize_images(images)
         generated = _apply(networks.generator, variables, pixels)
         result = {}
@@ -163,8 +161,7 @@ def _search(scorer: Scorer) -> Callable[..., Any]:
             items = items.reshape(len(grouped), -1, items.shape[-1])
             compare = functools.partial(_compare, SIMILARITIES[spec.similarity])
             values = jax.vmap(compare)(grouped, items)  # (G, B, Q / G, N)
-            counted = (jnp.arange(len(images)) < count)[None, :, None, None]
-            values = jnp.where(counted, values, _NOTHING)
+            # Images that pad a batch repeat its first one, which comes before them.
             banks, _, blocks, number = values.shape
             flat = values.reshape(banks, -1, number)
             place = jnp.argmax(flat, axis=1)

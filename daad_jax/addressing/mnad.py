@@ -54,7 +54,6 @@ def updated_items(items: jax.Array, queries: jax.Array) -> jax.Array:
     assigned = jax.nn.one_hot(jnp.argmax(products, axis=1), items.shape[0], dtype=items.dtype)
     # v' is exp of the difference to the largest product: the softmax's own sum cancels.
     largest = jnp.max(jnp.where(assigned > 0.0, products, -jnp.inf), axis=0)
-    largest = jnp.where(jnp.isfinite(largest), largest, 0.0)
     shares = assigned * jnp.exp(jnp.minimum(products - largest[None, :], 0.0))
     return normalized(items + shares.T @ queries)
 
