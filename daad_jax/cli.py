@@ -11,7 +11,7 @@ from typing import Any
 from absl import flags
 from ml_collections import config_flags
 
-from daad_jax import checkpoint, html_report, lock, report, training
+from daad_jax import checkpoint, html_report, interruption, lock, report, training
 from daad_jax import config as config_lib
 from daad_jax.config import Config
 from daad_jax.data import ALL, Dataset, display_name, list_categories, load_dataset
@@ -30,15 +30,18 @@ def run(main: Callable[[Sequence[str]], None], argv: Sequence[str]) -> int:
         argv: the arguments.
 
     Returns:
-        0, or what the process exits with: 2 for bad input, 3 for a loss that is not finite, 130
-        when interrupted, 1 when a file cannot be written.
+        0, or what the process exits with: 2 for bad input, 3 for a loss that is not finite, 75
+        when SIGTERM or SIGINT asked it to stop and the same command goes on, 1 when a file cannot
+        be written. A second signal ends the process with 128 and the signal's number.
     """
     try:
-        main(argv)
+        with interruption.watch():
+            main(argv)
     except UserError as error:
         return _fail(str(error), error.exit_code)
-    except KeyboardInterrupt:
-        return _fail("interrupted; the same command goes on from the last checkpoint", 130)
+    except interruption.Interrupted as stop:
+        print(f"interrupted by {stop}; the same command goes on", file=sys.stderr, flush=True)
+        return interruption.EXIT_CODE
     except MemoryError:
         return _fail("out of memory; lower data.image_size or data.memory_limit_mb", 1)
     except OSError as error:

@@ -1,7 +1,6 @@
 """Evaluation of a trained run: scores, metrics and controls of one category's test images."""
 
 import csv
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,12 +9,13 @@ import jax
 import numpy as np
 from scipy.special import entr
 
-from daad_jax import controls, lock, metrics, scores, scoring, sharding
+from daad_jax import controls, files, lock, metrics, scores, scoring, sharding
 from daad_jax.checkpoint import check_same_images, load_config
 from daad_jax.config import Config
 from daad_jax.data import Dataset
 from daad_jax.data.dataset import GOOD
 from daad_jax.data.pseudo import make_pseudo_defects
+from daad_jax.manifest import write_json
 from daad_jax.memory import ItemUsage
 from daad_jax.scoring import Calibration, RawScores, Reference, Scorer
 
@@ -103,7 +103,7 @@ def _evaluate(
         verdict = scoring.verdict_score(raw, config.score, calibration, reference)
         called = verdict >= calibration.threshold
     _write_scores(workdir / SCORES_FILE, dataset, named, called)
-    (workdir / EVALUATION_FILE).write_text(json.dumps(summary, indent=2) + "\n")
+    write_json(workdir / EVALUATION_FILE, summary)
     return Evaluation(config, summary, raw, named, calibration)
 
 
@@ -275,7 +275,10 @@ def _write_scores(
     path: Path, dataset: Dataset, named: dict[str, np.ndarray], called: np.ndarray | None
 ) -> None:
     """One row per test image: name, kind, label, each score and, if calibrated, the verdict."""
-    with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
+    with (
+        files.replacing(path) as partial,
+        partial.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
+    ):
         writer = csv.writer(file)
         header = ["image", "kind", "label", *named]
         writer.writerow(header if called is None else [*header, "called_defective"])

@@ -11,11 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from daad_jax import scores, sharding
+from daad_jax import files, scores, sharding
 from daad_jax.checkpoint import Checkpoints, load_config
 from daad_jax.config import Config, ScoreConfig
 from daad_jax.data.images import decode_image, read_bytes, resize_array
 from daad_jax.errors import CheckpointError
+from daad_jax.manifest import write_json
 from daad_jax.memory import ItemUsage, item_usage
 from daad_jax.scores import Scale
 from daad_jax.state import Networks, TrainState, build_networks, build_optimizer, init_state
@@ -420,7 +421,8 @@ def fit_reference(raw: RawScores, step: int) -> Reference:
 def save_reference(workdir: Path, reference: Reference) -> None:
     """Writes ``reference.npz``."""
     values = {name: value for name, value in reference._asdict().items() if value is not None}
-    np.savez(workdir / REFERENCE_FILE, **values)
+    with files.replacing(workdir / REFERENCE_FILE) as partial, partial.open("wb") as file:
+        np.savez(file, **values)
 
 
 def load_reference(workdir: Path, step: int) -> Reference | None:
@@ -447,7 +449,7 @@ def save_calibration(workdir: Path, calibration: Calibration) -> None:
     values = {**calibration._asdict(), "reconstruction": calibration.reconstruction._asdict()}
     if calibration.alignment is not None:
         values["alignment"] = calibration.alignment._asdict()
-    (workdir / CALIBRATION_FILE).write_text(json.dumps(values, indent=2) + "\n")
+    write_json(workdir / CALIBRATION_FILE, values)
 
 
 def load_calibration(workdir: Path, step: int) -> Calibration | None:

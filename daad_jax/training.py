@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from daad_jax import lock, sharding
+from daad_jax import interruption, lock, sharding
 from daad_jax.checkpoint import (
     Checkpoints,
     check_same_images,
@@ -68,6 +68,7 @@ def train(
         ConfigError: if the config does not fit the devices.
         CheckpointError: if the workdir holds another run, or one that cannot be read, or another
             process is at work there.
+        Interrupted: on the command line, if a signal asked for it; the step that ran is saved.
         NonFiniteError: when a loss or gradient is not finite; its metrics are written and no
             checkpoint is.
         SaveError: when a checkpoint cannot be written; at the latest before this returns.
@@ -79,7 +80,11 @@ def train(
         check_same_run(workdir, config)  # Another process may have begun a run meanwhile.
         check_same_images(workdir, dataset.train.images)
         save_config(workdir, config, dataset.train.images)
-        return _train(program, config, dataset, workdir, stop_at, log)
+        with interruption.deferred():
+            state = _train(program, config, dataset, workdir, stop_at, log)
+    done, steps = int(state.step), total_steps(config, len(dataset.train))
+    interruption.check(f" at step {done} of {steps}" + ", which is saved" * (done > 0))
+    return state
 
 
 def _train(
@@ -144,18 +149,22 @@ def _loop(
     bar = tqdm(
         total=end, initial=start, desc=dataset.category, unit="step", disable=None, file=sys.stderr
     )
+    last = interruption.requested()
     with bar:
         for step in range(start, end):
+            if last:
+                break
             batch = training_batch(program, config, dataset, step)
             state, metrics = program.step(state, batch, key)
             done = step + 1
             metrics_log.add(done, metrics)
             bar.update()
             checkpoints.check()
-            if done % config.train.log_every == 0 or done == end:
-                last = metrics_log.flush()
-                bar.set_postfix_str(_postfix(last, config, bar), refresh=False)
-            if done % config.train.checkpoint_every == 0 or done == end:
+            last = done == end or interruption.requested()
+            if done % config.train.log_every == 0 or last:
+                newest = metrics_log.flush()
+                bar.set_postfix_str(_postfix(newest, config, bar), refresh=False)
+            if done % config.train.checkpoint_every == 0 or last:
                 metrics_log.flush()
                 metrics_log.sync()
                 _check_finite(state, done, config)

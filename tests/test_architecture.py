@@ -17,6 +17,7 @@ ROOT = Path(__file__).parent.parent
 # Data flows one way; a module never imports one of a later group.
 ORDER = [
     ["errors"],
+    ["files", "interruption"],
     ["lock", "manifest"],
     ["partition", "addressing", "layers"],
     ["memory", "losses"],

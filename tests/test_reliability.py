@@ -9,12 +9,9 @@ import csv
 import errno
 import fcntl
 import json
-import os
 import re
 import resource
 import shutil
-import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -33,20 +30,11 @@ from daad_jax.state import NetworkState, TrainState
 from daad_jax.training import train
 from tests.conftest import tiny_config, tiny_dataset
 from tests.data.test_folder import make_category
+from tests.processes import PAUSE, ROOT, TRAIN, child, files_of, kill, names_in, wait_for
 from tests.test_cli import train_args
 
-ROOT = Path(__file__).parent.parent
 FORMAT_1 = Path(__file__).parent / "fixtures" / "checkpoint_format_1"
 
-# Stops the process's thread for good where an audit event names a path that fits, and says so.
-PAUSE = """
-import re, sys, threading
-def pause(name, arguments):
-    if name == sys.argv[1] and any(re.search(sys.argv[2], str(one)) for one in arguments):
-        print("paused", flush=True)
-        threading.Event().wait()
-sys.addaudithook(pause)
-"""
 SAVE = """
 from pathlib import Path
 import jax
@@ -57,10 +45,6 @@ with Checkpoints(Path(sys.argv[3]), 1) as checkpoints:
     for step in (2, 4):
         weights = jax.random.normal(jax.random.key(step), (50, 40))
         checkpoints.save(TrainState(jnp.int32(step), NetworkState({"w": weights}, {}, {}), None))
-"""
-TRAIN = """
-from daad_jax import cli
-sys.exit(cli.run(cli.train_main, sys.argv[3:]))
 """
 LIMIT = """
 import resource, sys
@@ -94,14 +78,6 @@ def restore(workdir, keep=None, **kwargs):
     return step
 
 
-def files_of(folder):
-    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-def names_in(folder):
-    return sorted(path.name for path in folder.iterdir())
-
-
 def largest(folder):
     return max(
         (path for path in folder.rglob("*") if path.is_file()), key=lambda p: len(p.read_bytes())
@@ -123,32 +99,6 @@ def change(path):
 
 
 DAMAGE = [(remove, "is missing"), (truncate, "bytes instead of"), (change, "differs from what was")]
-
-
-@contextlib.contextmanager
-def child(*arguments):
-    """A process of its own, which does not outlive the test."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", *map(os.fspath, arguments)],
-        env={**os.environ, "PYTHONPATH": os.fspath(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    with process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-def wait_for_pause(process):
-    assert "paused\n" in iter(process.stdout.readline, ""), process.stderr.read()
-
-
-def kill(process):
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
 
 
 def line_of(capsys):
@@ -176,7 +126,7 @@ def test_sigkill_at_any_point_of_a_save_leaves_a_sound_checkpoint(tmp_path):
             for (event, path, _), folder in zip(PHASES, folders, strict=True)
         ]
         for process in saving:
-            wait_for_pause(process)
+            wait_for(process, "paused")
             kill(process)
     for folder, (*_, step) in zip(folders, PHASES, strict=True):
         assert restore(folder) == step
@@ -391,7 +341,7 @@ def test_a_run_keeps_others_out_until_it_is_killed_in_a_save_and_then_goes_on(
     workdir = tmp_path / "w"
     pause = (PAUSE + TRAIN, "os.rename", r"checkpoints/4$")
     with child(*pause, *arguments(root, workdir)) as process:
-        wait_for_pause(process)
+        wait_for(process, "paused")
         before = files_of(workdir)
         assert cli.run(cli.train_main, arguments(root, workdir)) == 2
         assert_refused(workdir, capsys)
