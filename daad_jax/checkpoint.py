@@ -123,7 +123,8 @@ class Checkpoints:
         """Restores the last sound checkpoint.
 
         A damaged one is named in a warning and, unless this only reads, moved to ``damaged/``, so
-        that its step can be saved again.
+        that its step can be saved again. Who reads while another process saves may see a checkpoint
+        being removed; the newest one is then looked for again.
 
         Args:
             shapes: a state of `jax.ShapeDtypeStruct`s with the shardings to restore to.
@@ -132,10 +133,15 @@ class Checkpoints:
             CheckpointError: if there is none, or it holds other arrays than this state.
         """
         damaged: dict[int, str] = {}
-        for step in sorted(self._steps(), reverse=True):
+        steps = self._steps()
+        for step in sorted(steps, reverse=True):
             try:
                 state = _restore(self._folder / str(step), shapes)
-            except DamagedError as error:
+            except (DamagedError, CheckpointError) as error:
+                if sorted(self._steps()) != sorted(steps):
+                    return self.restore(shapes)
+                if isinstance(error, CheckpointError):
+                    raise
                 damaged[step] = str(error)
                 continue
             for other, reason in damaged.items():

@@ -231,7 +231,8 @@ def _summarize(workdir: Path, folders: list[Path], results: list[dict[str, Any]]
 
 def _write_report(write: Callable[[], Path]) -> None:
     try:
-        print(f"report: {display_name(write())}", end="\n\n", flush=True)
+        with interruption.anywhere():
+            print(f"report: {display_name(write())}", end="\n\n", flush=True)
     except Exception as error:  # No picture is worth the categories that are still to be trained.
         print(
             f"warning: {html_report.REPORT_FILE} could not be written: {error!r}",

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from scipy.special import entr
 
-from daad_jax import controls, files, lock, metrics, scores, scoring, sharding
+from daad_jax import controls, files, interruption, lock, metrics, scores, scoring, sharding
 from daad_jax.checkpoint import check_same_images, load_config
 from daad_jax.config import Config
 from daad_jax.data import Dataset
@@ -89,7 +89,8 @@ def _evaluate(
         calibration = scoring.calibrate(held_out, step, config.score, reference)
         scoring.save_calibration(workdir, calibration)
     named = named_scores(raw, config, calibration, reference)
-    summary = _assemble(config, dataset, step, raw, named, calibration)
+    with interruption.anywhere():
+        summary = _assemble(config, dataset, step, raw, named, calibration)
     summary["pixel_auroc_relative"] = _pixel_auroc(
         dataset, scores.relative_map(raw.anomaly_map, reference.anomaly_map)
     )

@@ -26,7 +26,7 @@ class _State:
     def __init__(self) -> None:
         self.watching = False
         self.received: int | None = None  # the first signal
-        self.deferred = 0
+        self.anywhere = 0
 
 
 _state = _State()
@@ -36,8 +36,8 @@ _state = _State()
 def watch() -> Iterator[None]:
     """Takes the signals until it is left; does nothing outside of the main thread.
 
-    A first signal raises `Interrupted` in the main thread, or waits for `check` within `deferred`.
-    A second one ends the process at once with 128 and the signal's number.
+    A first signal waits for the next `check`, or is raised at once within `anywhere`. A second one
+    ends the process at once with 128 and the signal's number.
     """
     if threading.current_thread() is not threading.main_thread() or _state.watching:
         yield
@@ -64,13 +64,18 @@ def watch() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def deferred() -> Iterator[None]:
-    """Within it a first signal raises nothing; the work asks `requested` and calls `check`."""
-    _state.deferred += 1
+def anywhere() -> Iterator[None]:
+    """Within it a first signal raises `Interrupted` wherever the main thread is.
+
+    Not for code that calls JAX: an exception that arrives as a compilation returns crashes the
+    process when it ends.
+    """
+    check()
+    _state.anywhere += 1
     try:
         yield
     finally:
-        _state.deferred -= 1
+        _state.anywhere -= 1
 
 
 def requested() -> bool:
@@ -93,7 +98,7 @@ def check(where: str = "") -> None:
 
 def _handle(number: int, frame: FrameType | None) -> None:
     _receive(number)
-    if not _state.deferred:
+    if _state.anywhere:
         check()
 
 

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from daad_jax import files, scores, sharding
+from daad_jax import files, interruption, scores, sharding
 from daad_jax.checkpoint import Checkpoints, load_config
 from daad_jax.config import Config, ScoreConfig
 from daad_jax.data.images import decode_image, read_bytes, resize_array
@@ -208,6 +208,7 @@ class Scorer:
     def _placed(self, images: np.ndarray) -> Iterator[tuple[int, jax.Array]]:
         """Batches of one shape on the mesh, each with how many of its images are real."""
         for start in range(0, len(images), self._batch):
+            interruption.check()
             batch = np.asarray(images[start : start + self._batch])
             count = len(batch)
             padded = np.concatenate([batch, np.repeat(batch[:1], self._batch - count, axis=0)])

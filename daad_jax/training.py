@@ -80,8 +80,8 @@ def train(
         check_same_run(workdir, config)  # Another process may have begun a run meanwhile.
         check_same_images(workdir, dataset.train.images)
         save_config(workdir, config, dataset.train.images)
-        with interruption.deferred():
-            state = _train(program, config, dataset, workdir, stop_at, log)
+        interruption.check()
+        state = _train(program, config, dataset, workdir, stop_at, log)
     done, steps = int(state.step), total_steps(config, len(dataset.train))
     interruption.check(f" at step {done} of {steps}" + ", which is saved" * (done > 0))
     return state

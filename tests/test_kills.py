@@ -13,46 +13,12 @@ import pytest
 from daad_jax import scoring, sharding
 from daad_jax.checkpoint import load_config
 from tests.data.test_folder import make_category
-from tests.processes import child, names_in, wait_for
+from tests.processes import REACH, child, names_in, wait_for
 from tests.test_cli import train_args
 
 STEPS, PER_EPOCH, SAVED_EVERY = 22, 4, 5
 FILES = ("metrics.jsonl", "scores.csv", "evaluation.json", "calibration.json", "report.html")
 
-# Says "reached" at the n-th passage of a place, which an audit event and a path or a step's number
-# names, and waits there to be killed if it is told to.
-CHILD = """
-import json, os, re, sys, threading
-if hasattr(os, "sched_setaffinity"):
-    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-place, waits = json.loads(sys.argv[1]), sys.argv[2] == "wait"
-left = [place["count"]]
-def reach():
-    left[0] -= 1
-    if left[0] == 0:
-        print("reached", flush=True)
-        if waits:
-            threading.Event().wait()
-def hear(name, arguments):
-    if name == place["event"] and any(re.search(place["path"], str(one)) for one in arguments):
-        reach()
-sys.addaudithook(hear)
-from daad_jax import cli, training
-build = training.build_program
-def build_program(*arguments):
-    program = build(*arguments)
-    def step(state, images, key):
-        number = int(state.step) + 1
-        if (place["event"], place["path"]) == ("before", number):
-            reach()
-        result = program.step(state, images, key)
-        if (place["event"], place["path"]) == ("after", number):
-            reach()
-        return result
-    return program._replace(step=step)
-training.build_program = build_program
-sys.exit(cli.run(cli.train_main, sys.argv[3:]))
-"""
 START = [
     ("open", r"configs/mvtec\.py$"),
     ("open", r"train/good/005\.png$"),
@@ -117,8 +83,8 @@ class Harness:
             "--config.data.calibration_fraction=0.2",
         ]
         arguments = train_args(self._root, workdir, *more)
-        waiting = "wait" if waits else "go"
-        return child(CHILD, json.dumps(place), waiting, *arguments, **self._variables)
+        waiting = "ever" if waits else "not"
+        return child(REACH, json.dumps(place), waiting, *arguments, **self._variables)
 
     def finish(self, workdir):
         """Lets a run end; returns its seconds."""

@@ -46,6 +46,13 @@ with Checkpoints(Path(sys.argv[3]), 1) as checkpoints:
         weights = jax.random.normal(jax.random.key(step), (50, 40))
         checkpoints.save(TrainState(jnp.int32(step), NetworkState({"w": weights}, {}, {}), None))
 """
+RESTORE = """
+from pathlib import Path
+from daad_jax.checkpoint import Checkpoints
+from tests.test_reliability import shapes
+with Checkpoints(Path(sys.argv[3])) as checkpoints:
+    print("restored", checkpoints.restore(shapes()).step, flush=True)
+"""
 LIMIT = """
 import resource, sys
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
@@ -218,6 +225,32 @@ def test_a_checkpoint_without_a_manifest_and_of_other_shapes_is_damaged(tmp_path
     remove(tmp_path / "checkpoints/4/manifest.json")
     assert restore(tmp_path) == 2
     assert "generator/params/w is of shape (3, 4) in the checkpoint" in line_of(capsys)
+
+
+def test_a_checkpoint_that_is_whole_and_cannot_be_restored_is_an_error(tmp_path, capsys):
+    save(tmp_path, 2, 4)
+    for path in files_of(tmp_path / "checkpoints/4/default/ocdbt.process_0"):
+        path.write_bytes(b"?")
+    manifest.write(tmp_path / "checkpoints/4")  # as if it had been saved so
+    before = files_of(tmp_path)
+    message = r"checkpoints/4: is whole, but cannot be restored \(.*\); free memory, or install"
+    with pytest.raises(CheckpointError, match=message) as caught:
+        restore(tmp_path, keep=2)
+    assert "\n" not in str(caught.value)
+    assert files_of(tmp_path) == before
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("path", [r"checkpoints/2/manifest.json$", r"checkpoints/2/default/"])
+def test_who_reads_a_checkpoint_that_is_removed_takes_the_newest(tmp_path, path):
+    save(tmp_path, 2, keep=1)
+    pause_once = PAUSE.replace("threading.Event().wait()", "sys.stdin.readline()")
+    with child(pause_once + RESTORE, "open", path, tmp_path) as process:
+        wait_for(process, "paused")
+        save(tmp_path, 4, 6, keep=1)
+        output, error = process.communicate("\n" * 100)
+    assert output.splitlines()[-1:] == ["restored 6"]
+    assert error == ""
 
 
 # A disk that is full.
@@ -498,6 +531,13 @@ def test_a_workdir_is_held_while_it_is_trained_and_not_afterwards(tmp_path, one_
         with pytest.raises(CheckpointError, match="another train.py, eval.py or grid is at work"):
             pool.submit(evaluate, tmp_path, dataset).result()
         evaluate(tmp_path, dataset, mesh=one_device)  # who holds it may
+
+
+def test_a_held_workdir_is_refused_without_waiting(tmp_path):
+    with concurrent.futures.ThreadPoolExecutor(1) as pool, lock.hold(tmp_path):
+        waiting = pool.submit(lock.check_free, tmp_path)
+        with pytest.raises(CheckpointError, match="another train.py, eval.py or grid is at work"):
+            waiting.result(timeout=20)
 
 
 def test_a_run_that_another_began_meanwhile_is_left_alone(tmp_path, one_device):
