@@ -1,5 +1,6 @@
 """The command line behind ``train.py`` and ``eval.py``."""
 
+import contextlib
 import difflib
 import os
 import re
@@ -11,7 +12,7 @@ from typing import Any
 from absl import flags
 from ml_collections import config_flags
 
-from daad_jax import checkpoint, html_report, interruption, lock, report, training
+from daad_jax import checkpoint, html_report, interruption, lock, processes, report, training
 from daad_jax import config as config_lib
 from daad_jax.config import Config
 from daad_jax.data import ALL, Dataset, display_name, list_categories, load_dataset
@@ -56,20 +57,26 @@ def train_main(argv: Sequence[str]) -> None:
     Raises:
         UserError: for anything that the user can mend.
     """
-    config, workdir = parse_train_flags(argv)
+    values = flags.FlagValues()
+    flags.DEFINE_string("distributed", None, "HOST:PORT,COUNT,INDEX or auto.", flag_values=values)
+    config, workdir = parse_train_flags(argv, values)
     config_lib.validate(config)
+    if values.distributed:
+        processes.join(values.distributed)
     categories = list_categories(config)
     runs = _plan(config, categories, workdir)
     for run_config, folder in runs:
         checkpoint.check_same_run(folder, run_config)
-        lock.check_free(folder)
+        if processes.is_first():
+            lock.check_free(folder)
+    say: Callable[[str], None] = print if processes.is_first() else _say_nothing
     results = []
     for (run_config, folder), category in zip(runs, categories, strict=True):
         dataset = load_dataset(run_config, category, folder / "cache")
         where = display_name(folder)
-        print(f"== {dataset.category}: {len(dataset.train)} training images -> {where}")
-        training.train(run_config, dataset, folder)
-        results.append(_evaluate(folder, dataset))
+        say(f"== {dataset.category}: {len(dataset.train)} training images -> {where}")
+        training.train(run_config, dataset, folder, log=say)
+        results += _evaluate_in_first(folder, dataset)
     _summarize(workdir, [folder for _, folder in runs], results)
 
 
@@ -120,8 +127,14 @@ def find_runs(workdir: Path) -> list[Path]:
     return runs
 
 
-def parse_train_flags(argv: Sequence[str]) -> tuple[Config, Path]:
+def parse_train_flags(
+    argv: Sequence[str], values: flags.FlagValues | None = None
+) -> tuple[Config, Path]:
     """Parses ``--config=FILE[:SETTING]``, ``--config.FIELD=VALUE`` and ``--workdir``.
+
+    Args:
+        argv: the arguments, the program's name first.
+        values: holds more flags, which get their values; used once.
 
     Returns:
         The config, not yet validated, and the workdir.
@@ -129,7 +142,7 @@ def parse_train_flags(argv: Sequence[str]) -> tuple[Config, Path]:
     Raises:
         ConfigError: for an unknown flag, field, file or setting, or a value that cannot be read.
     """
-    values = flags.FlagValues()
+    values = values or flags.FlagValues()
     flags.DEFINE_string("workdir", None, "Where the run is kept.", flag_values=values)
     config = parse_config(argv, values)
     name = f"{config_path(argv).stem}-{config.setting}"
@@ -220,6 +233,25 @@ def _evaluate(folder: Path, dataset: Dataset) -> dict[str, Any]:
         print(report.evaluation_table(evaluation.summary))
         _write_report(lambda: html_report.write_report(folder, evaluation, dataset))
     return evaluation.summary
+
+
+def _evaluate_in_first(folder: Path, dataset: Dataset) -> list[dict[str, Any]]:
+    """Evaluates in the first process, for which the others wait; its summary, and nothing there."""
+    results: list[dict[str, Any]] = []
+    held = contextlib.ExitStack()
+
+    def work() -> None:
+        with held:
+            results.append(_evaluate(folder, dataset))
+
+    # The others wait by the lock: no collective waits for as long as an evaluation may take.
+    processes.in_first(lambda: held.enter_context(lock.hold(folder)))
+    processes.in_first(work, meanwhile=lambda: lock.wait_until_free(folder))
+    return results
+
+
+def _say_nothing(line: str) -> None:
+    pass
 
 
 def _summarize(workdir: Path, folders: list[Path], results: list[dict[str, Any]]) -> None:

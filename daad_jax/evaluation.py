@@ -52,7 +52,7 @@ def evaluate(
         workdir: the run's folder; gets ``evaluation.json``, ``scores.csv`` and, when images were
             held out, ``calibration.json``; ``reference.npz`` gets mean maps of training images.
         dataset: the run's category.
-        mesh: the devices; all of them by default.
+        mesh: the devices; all of this process by default.
 
     Returns:
         The `Evaluation`. Its summary has ``category``, ``setting``, ``step``, ``protocol``,
@@ -70,7 +70,7 @@ def evaluate(
     config = load_config(workdir)
     with lock.hold(workdir):
         check_same_images(workdir, dataset.train.images)
-        return _evaluate(workdir, config, dataset, mesh or sharding.make_mesh())
+        return _evaluate(workdir, config, dataset, mesh or sharding.make_mesh(jax.local_devices()))
 
 
 def _evaluate(

@@ -25,7 +25,8 @@ class Interrupted(BaseException):
 class _State:
     def __init__(self) -> None:
         self.watching = False
-        self.received: int | None = None  # the first signal
+        self.received: str | None = None  # the first signal
+        self.held = False
         self.anywhere = 0
 
 
@@ -78,6 +79,17 @@ def anywhere() -> Iterator[None]:
         _state.anywhere -= 1
 
 
+def hold() -> None:
+    """Lets no signal stop this process alone, from now until `release`: others wait for it."""
+    _state.held = True
+
+
+def release() -> None:
+    """Stops at the next `check`, as all processes have agreed to."""
+    _state.held = False
+    _state.received = _state.received or "a signal to another process"
+
+
 def requested() -> bool:
     """Whether a signal has asked the work to stop."""
     return _state.received is not None
@@ -92,8 +104,8 @@ def check(where: str = "") -> None:
     Raises:
         Interrupted: if one did.
     """
-    if _state.received is not None:
-        raise Interrupted(_describe(_state.received) + where)
+    if _state.received is not None and not _state.held:
+        raise Interrupted(_state.received + where)
 
 
 def _handle(number: int, frame: FrameType | None) -> None:
@@ -104,7 +116,7 @@ def _handle(number: int, frame: FrameType | None) -> None:
 
 def _receive(number: int) -> None:
     if _state.received is None:
-        _state.received = number
+        _state.received = signal.Signals(number).name
 
 
 def _listen(reader: int) -> None:
@@ -118,12 +130,9 @@ def _listen(reader: int) -> None:
             if heard > 1:
                 os._exit(128 + number)
             _receive(number)
+            name = signal.Signals(number).name
             print(
-                f"{_describe(number)}: finishing what runs; another signal ends it at once",
+                f"{name}: finishing what runs; another signal ends it at once",
                 file=sys.stderr,
                 flush=True,
             )
-
-
-def _describe(number: int) -> str:
-    return signal.Signals(number).name

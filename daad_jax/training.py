@@ -1,11 +1,13 @@
 """The training loop: batches in, checkpoints and metrics out."""
 
+import contextlib
 import itertools
 import json
 import math
 import os
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
@@ -13,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from daad_jax import interruption, lock, sharding
+from daad_jax import interruption, lock, processes, sharding
 from daad_jax.checkpoint import (
     Checkpoints,
     check_same_images,
@@ -76,15 +78,23 @@ def train(
     check_same_run(workdir, config)
     program = build_program(config, mesh or sharding.make_mesh())
     log(describe(program))
-    with lock.hold(workdir):
-        check_same_run(workdir, config)  # Another process may have begun a run meanwhile.
+    with contextlib.ExitStack() as held:
+        processes.in_first(lambda: held.enter_context(_begin(config, dataset, workdir)))
         check_same_images(workdir, dataset.train.images)
-        save_config(workdir, config, dataset.train.images)
         interruption.check()
         state = _train(program, config, dataset, workdir, stop_at, log)
     done, steps = int(state.step), total_steps(config, len(dataset.train))
     interruption.check(f" at step {done} of {steps}" + ", which is saved" * (done > 0))
     return state
+
+
+@contextlib.contextmanager
+def _begin(config: Config, dataset: Dataset, workdir: Path) -> Iterator[None]:
+    with lock.hold(workdir):
+        check_same_run(workdir, config)  # Another process may have begun a run meanwhile.
+        check_same_images(workdir, dataset.train.images)
+        save_config(workdir, config, dataset.train.images)
+        yield
 
 
 def _train(
@@ -103,8 +113,18 @@ def _train(
         else:
             state = checkpoints.restore(program.shapes)
             log(f"resuming at step {int(state.step)} of {steps}")
-        with MetricsLog(workdir / METRICS_FILE, config, int(state.step)) as metrics_log:
+        with (
+            _log_folder(workdir) as folder,
+            MetricsLog(Path(folder) / METRICS_FILE, config, int(state.step)) as metrics_log,
+        ):
             return _loop(program, config, dataset, state, end, checkpoints, metrics_log)
+
+
+def _log_folder(workdir: Path) -> contextlib.AbstractContextManager[Path | str]:
+    """The workdir; for all processes but the first a folder of their own, which is thrown away."""
+    if processes.is_first():
+        return contextlib.nullcontext(workdir)
+    return tempfile.TemporaryDirectory()
 
 
 def init_program(program: Program, config: Config, dataset: Dataset) -> TrainState:
@@ -143,13 +163,16 @@ def _loop(
     checkpoints: Checkpoints,
     metrics_log: "MetricsLog",
 ) -> TrainState:
-    key = jax.random.fold_in(jax.random.key(config.seed), _STEP_STREAM)
-    key = jax.device_put(key, sharding.replicated(program.mesh))
+    key = jax.jit(
+        lambda: jax.random.fold_in(jax.random.key(config.seed), _STEP_STREAM),
+        out_shardings=sharding.replicated(program.mesh),
+    )()
     start = int(state.step)
     bar = tqdm(
         total=end, initial=start, desc=dataset.category, unit="step", disable=None, file=sys.stderr
     )
-    last = interruption.requested()
+    stop = processes.Stop(program.mesh)
+    last = stop()
     with bar:
         for step in range(start, end):
             if last:
@@ -160,7 +183,7 @@ def _loop(
             metrics_log.add(done, metrics)
             bar.update()
             checkpoints.check()
-            last = done == end or interruption.requested()
+            last = done == end or stop()
             if done % config.train.log_every == 0 or last:
                 newest = metrics_log.flush()
                 bar.set_postfix_str(_postfix(newest, config, bar), refresh=False)

@@ -26,6 +26,7 @@ ORDER = [
     ["config_reference"],
     ["data"],
     ["sharding"],
+    ["processes"],
     ["state"],
     ["step"],
     ["program"],

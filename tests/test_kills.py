@@ -16,7 +16,7 @@ from tests.data.test_folder import make_category
 from tests.processes import REACH, child, names_in, wait_for
 from tests.test_cli import train_args
 
-STEPS, PER_EPOCH, SAVED_EVERY = 22, 4, 5
+STEPS, PER_EPOCH, SAVED_EVERY = 24, 4, 5
 FILES = ("metrics.jsonl", "scores.csv", "evaluation.json", "calibration.json", "report.html")
 
 START = [
@@ -43,20 +43,21 @@ PHASES = ("start-up", "step", "save", "epoch's edge", "any moment", "evaluation"
 
 
 def pick_place(phase, done, rng):
-    """A place of the phase that a run whose last checkpoint is of step `done` will pass."""
+    """A place of the phase that a run whose last checkpoint is of step `done` will pass, if any."""
     if phase in ("step", "epoch's edge"):
         at_edge = phase == "epoch's edge"
         ahead = [n for n in range(done + 1, STEPS + 1) if (n % PER_EPOCH == 0) == at_edge]
+        if not ahead:
+            return None
         event = "after" if at_edge else rng.choice(["before", "after"])
         return {"event": str(event), "path": int(rng.choice(ahead)), "count": 1}
     sites = {"start-up": START, "save": SAVE, "evaluation": EVALUATION, "report": REPORT}
     event, path = sites[phase][rng.integers(len(sites[phase]))]
-    saves = -(-STEPS // SAVED_EVERY) - done // SAVED_EVERY
-    return {
-        "event": event,
-        "path": path,
-        "count": int(rng.integers(1, saves + 1)) if phase == "save" else 1,
-    }
+    saves = sum(n == STEPS or n % SAVED_EVERY == 0 for n in range(done + 1, STEPS + 1))
+    if phase == "save" and not saves:
+        return None
+    count = int(rng.integers(1, saves + 1)) if phase == "save" else 1
+    return {"event": event, "path": path, "count": count}
 
 
 class Harness:
@@ -95,7 +96,7 @@ class Harness:
         return time.monotonic() - start
 
     def end_early(self, workdir, phase, number, rng, seconds):
-        """Sends one signal in a phase; False if the run was over before."""
+        """Sends one signal in a phase; False if the run is past it, or was over before."""
         if phase == "any moment":
             with self.start(workdir, {"event": "", "path": "", "count": 1}, False) as process:
                 time.sleep(rng.uniform(0, seconds))
@@ -103,6 +104,8 @@ class Harness:
                 _, error = process.communicate()
         else:
             place = pick_place(phase, last_checkpoint(workdir), rng)
+            if place is None:
+                return False
             with self.start(workdir, place, number == signal.SIGKILL) as process:
                 wait_for(process, "reached")
                 process.send_signal(number)
@@ -169,8 +172,6 @@ def run_rounds(harness, workdir, undisturbed, kills, rng, preemptions=False):
         if preemptions:
             plan.insert(int(rng.integers(len(plan))), (plan[0][0], signal.SIGTERM))
         for phase, number in plan:
-            if phase in PHASES[1:4] and last_checkpoint(own) == STEPS:
-                continue  # made up for in another round
             if harness.end_early(own, phase, number, rng, seconds):
                 killed += number == signal.SIGKILL
         seconds = harness.finish(own)
