@@ -107,11 +107,15 @@ def _train(
 ) -> TrainState:
     steps = total_steps(config, len(dataset.train))
     end = steps if stop_at is None else min(steps, stop_at)
-    with Checkpoints(workdir, config.train.keep_checkpoints) as checkpoints:
+    keep = config.train.keep_checkpoints if processes.is_first() else None
+    with Checkpoints(workdir, keep) as checkpoints:
         if checkpoints.latest_step() is None:
             state = init_program(program, config, dataset)
         else:
-            state = checkpoints.restore(program.shapes)
+            restored: list[TrainState] = []
+            # What is damaged the first one puts aside before the others look.
+            processes.in_first(lambda: restored.append(checkpoints.restore(program.shapes)))
+            state = restored[0] if restored else checkpoints.restore(program.shapes)
             log(f"resuming at step {int(state.step)} of {steps}")
         with (
             _log_folder(workdir) as folder,
