@@ -143,7 +143,8 @@ def assert_same_end(workdir, undisturbed):
     states = [scoring.restore_state(w, load_config(w), mesh) for w in (workdir, undisturbed)]
     assert jax.tree.structure(states[0]) == jax.tree.structure(states[1])
     jax.tree.map(np.testing.assert_array_equal, *jax.device_get(states))
-    assert names_in(workdir / "checkpoints") == names_in(undisturbed / "checkpoints")
+    kept = names_in(workdir / "checkpoints")  # a preemption leaves one at a step of its own
+    assert (len(kept), kept[-1]) == (2, str(STEPS))
     assert not [name for name in names_in(workdir) if name.endswith(".partial")]
 
 

@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import socket
+import threading
 
 import jax
 import numpy as np
@@ -55,7 +56,7 @@ def two_processes(root, workdir, variables, place=NOWHERE):
         "--config.data.calibration_fraction=0.2",
     ]
     with contextlib.ExitStack() as stack:
-        yield [
+        both = [
             stack.enter_context(
                 child(
                     REACH,
@@ -73,6 +74,10 @@ def two_processes(root, workdir, variables, place=NOWHERE):
             )
             for index in range(2)
         ]
+        watchdog = threading.Timer(300, lambda: [process.kill() for process in both])
+        watchdog.start()
+        stack.callback(watchdog.cancel)
+        yield both
 
 
 def finish(root, workdir, variables):
@@ -112,6 +117,18 @@ def test_a_signal_to_one_stops_both_after_the_same_step_and_both_go_on(root, var
         assert (workdir / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     states = state_of(workdir), state_of(tmp_path / "whole")
     jax.tree.map(np.testing.assert_array_equal, *states)
+
+
+@pytest.mark.slow
+def test_a_signal_before_the_first_step_stops_both(root, variables, tmp_path):
+    place = {"event": "open", "path": r"train/good/000", "count": 1}
+    with two_processes(root, tmp_path, variables, place) as (first, second):
+        wait_for(second, "reached")
+        second.send_signal(signal.SIGTERM)
+        assert second.stderr.readline().startswith("SIGTERM: finishing what runs")
+        errors = [second.communicate("\n")[1], first.communicate()[1]]
+    assert (first.returncode, second.returncode) == (75, 75)
+    assert all(" at step 1 of 8, which is saved;" in error for error in errors)
 
 
 @pytest.mark.slow
