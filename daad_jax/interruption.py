@@ -43,7 +43,7 @@ def watch() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread() or _state.watching:
         yield
         return
-    _state.watching, _state.received = True, None
+    _state.watching = True
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     thread = threading.Thread(target=_listen, args=(reader,), daemon=True)

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import signal
 import socket
 import threading
@@ -19,6 +18,10 @@ from tests.processes import REACH, child, names_in, wait_for
 from tests.test_cli import train_args
 
 STEPS = 8
+VARIABLES = {
+    "XLA_FLAGS": "--xla_backend_optimization_level=0",
+    "JAX_CPU_COLLECTIVES_IMPLEMENTATION": "gloo",
+}
 NOWHERE = {"event": "", "path": "", "count": 1}
 
 
@@ -29,16 +32,6 @@ def root(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module")
-def variables(tmp_path_factory):
-    return {
-        "XLA_FLAGS": "--xla_backend_optimization_level=0",
-        "JAX_CPU_COLLECTIVES_IMPLEMENTATION": "gloo",
-        "JAX_COMPILATION_CACHE_DIR": os.fspath(tmp_path_factory.mktemp("programs")),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    }
-
-
 def free_port():
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
@@ -46,7 +39,7 @@ def free_port():
 
 
 @contextlib.contextmanager
-def two_processes(root, workdir, variables, place=NOWHERE):
+def two_processes(root, workdir, place=NOWHERE):
     """Both, of which the second stays at a place until a line comes."""
     port = free_port()
     more = [
@@ -69,7 +62,7 @@ def two_processes(root, workdir, variables, place=NOWHERE):
                         f"--distributed=127.0.0.1:{port},2,{index}",
                         setting="ae",
                     ),
-                    **variables,
+                    **VARIABLES,
                 )
             )
             for index in range(2)
@@ -80,8 +73,8 @@ def two_processes(root, workdir, variables, place=NOWHERE):
         yield both
 
 
-def finish(root, workdir, variables):
-    with two_processes(root, workdir, variables) as (first, second):
+def finish(root, workdir):
+    with two_processes(root, workdir) as (first, second):
         outputs = [process.communicate() for process in (first, second)]
     assert [first.returncode, second.returncode] == [0, 0], outputs
     return [output for output, _ in outputs]
@@ -92,13 +85,13 @@ def state_of(workdir):
     return jax.device_get(scoring.restore_state(workdir, load_config(workdir), mesh))
 
 
-def test_a_signal_to_one_stops_both_after_the_same_step_and_both_go_on(root, variables, tmp_path):
-    outputs = finish(root, tmp_path / "whole", variables)
+def test_a_signal_to_one_stops_both_after_the_same_step_and_both_go_on(root, tmp_path):
+    outputs = finish(root, tmp_path / "whole")
     assert "report: " in outputs[0]
     assert [line for line in outputs[1].splitlines() if not line.startswith("[Gloo]")] == []
     place = {"event": "before", "path": 3, "count": 1}
     workdir = tmp_path / "parts"
-    with two_processes(root, workdir, variables, place) as (first, second):
+    with two_processes(root, workdir, place) as (first, second):
         wait_for(second, "reached")
         second.send_signal(signal.SIGTERM)
         assert second.stderr.readline().startswith("SIGTERM: finishing what runs")
@@ -112,7 +105,7 @@ def test_a_signal_to_one_stops_both_after_the_same_step_and_both_go_on(root, var
     assert names_in(workdir / "checkpoints") == ["4"]
     steps = [json.loads(line)["step"] for line in (workdir / METRICS_FILE).open()]
     assert steps == [1, 2, 3, 4]
-    assert "resuming at step 4 of 8" in finish(root, workdir, variables)[0]
+    assert "resuming at step 4 of 8" in finish(root, workdir)[0]
     for name in (METRICS_FILE, "scores.csv", "evaluation.json", "reference.npz"):
         assert (workdir / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     states = state_of(workdir), state_of(tmp_path / "whole")
@@ -120,9 +113,9 @@ def test_a_signal_to_one_stops_both_after_the_same_step_and_both_go_on(root, var
 
 
 @pytest.mark.slow
-def test_a_signal_before_the_first_step_stops_both(root, variables, tmp_path):
+def test_a_signal_before_the_first_step_stops_both(root, tmp_path):
     place = {"event": "open", "path": r"train/good/000", "count": 1}
-    with two_processes(root, tmp_path, variables, place) as (first, second):
+    with two_processes(root, tmp_path, place) as (first, second):
         wait_for(second, "reached")
         second.send_signal(signal.SIGTERM)
         assert second.stderr.readline().startswith("SIGTERM: finishing what runs")
@@ -132,9 +125,9 @@ def test_a_signal_before_the_first_step_stops_both(root, variables, tmp_path):
 
 
 @pytest.mark.slow
-def test_where_the_first_cannot_begin_the_other_ends_too(root, variables, tmp_path):
+def test_where_the_first_cannot_begin_the_other_ends_too(root, tmp_path):
     place = {"event": "open", "path": r"train/good/000", "count": 1}
-    with two_processes(root, tmp_path, variables, place) as (first, second):
+    with two_processes(root, tmp_path, place) as (first, second):
         wait_for(second, "reached")  # after the early check of the lock
         with lock.hold(tmp_path):
             second.communicate("\n")

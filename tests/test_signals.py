@@ -63,15 +63,6 @@ def undisturbed(root, tmp_path_factory):
     return workdir
 
 
-@pytest.fixture(scope="module", autouse=True)
-def programs(tmp_path_factory):
-    """Children that start anew compile nothing twice."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JAX_COMPILATION_CACHE_DIR", os.fspath(tmp_path_factory.mktemp("programs")))
-        patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-        yield
-
-
 def reaching(event, path, command, before=""):
     place = json.dumps({"event": event, "path": path, "count": 1})
     return child(before + REACH, place, "line", *command)
