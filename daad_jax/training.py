@@ -20,6 +20,7 @@ from daad_jax.checkpoint import (
     Checkpoints,
     check_same_images,
     check_same_run,
+    load_config,
     save_config,
 )
 from daad_jax.config import Config
@@ -80,7 +81,9 @@ def train(
     log(describe(program))
     with contextlib.ExitStack() as held:
         processes.in_first(lambda: held.enter_context(_begin(config, dataset, workdir)))
-        check_same_images(workdir, dataset.train.images)
+        if not processes.is_first():
+            load_config(workdir)  # It has to lie where every process sees it.
+            check_same_images(workdir, dataset.train.images)
         interruption.check()
         state = _train(program, config, dataset, workdir, stop_at, log)
     done, steps = int(state.step), total_steps(config, len(dataset.train))
