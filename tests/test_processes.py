@@ -12,7 +12,7 @@ import pytest
 
 from daad_jax import cli, lock, scoring, sharding
 from daad_jax.checkpoint import load_config
-from daad_jax.training import METRICS_FILE
+from daad_jax.training import METRICS_FILE, TENSORBOARD
 from tests.data.test_folder import make_category
 from tests.processes import REACH, child, names_in, wait_for
 from tests.test_cli import train_args
@@ -105,6 +105,7 @@ def test_a_signal_to_one_stops_both_after_the_same_step_and_both_go_on(root, tmp
     assert names_in(workdir / "checkpoints") == ["4"]
     steps = [json.loads(line)["step"] for line in (workdir / METRICS_FILE).open()]
     assert steps == [1, 2, 3, 4]
+    assert len(names_in(workdir / TENSORBOARD)) == 1
     assert "resuming at step 4 of 8" in finish(root, workdir)[0]
     for name in (METRICS_FILE, "scores.csv", "evaluation.json", "reference.npz"):
         assert (workdir / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
