@@ -37,6 +37,7 @@ def run(main: Callable[[Sequence[str]], None], argv: Sequence[str]) -> int:
     """
     try:
         with interruption.watch():
+            interruption.check()  # of the time of the imports
             main(argv)
     except UserError as error:
         return _fail(str(error), error.exit_code)
