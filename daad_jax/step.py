@@ -40,6 +40,22 @@ class StepSpec(NamedTuple):
     average_decay: float = 0.0
 
 
+class Gradients(NamedTuple):
+    """What a step learns from a batch before it moves anything.
+
+    Attributes:
+        generator: gradients of the generator's loss by its parameters.
+        discriminator: those of the discriminator's loss by its own, or None.
+        metrics: the step's metrics.
+        aux: the next batch statistics of both networks, and the memories' reads.
+    """
+
+    generator: Any
+    discriminator: Any
+    metrics: Metrics
+    aux: dict[str, Any]
+
+
 def step_spec(config: Config) -> StepSpec:
     """Reads a `StepSpec` off a validated config."""
     loss = config.loss
@@ -81,6 +97,39 @@ def train_step(
         memory's summary.
     """
     images = prepare_images(images, jax.random.fold_in(key, state.step), spec)
+    found = gradients(networks, spec, state, images)
+    metrics, aux = found.metrics, found.aux
+    generator = _update(optimizer, state.generator, found.generator, aux["generator_stats"])
+    discriminator = state.discriminator
+    if discriminator is not None:
+        if spec.weights.adv > 0 or spec.alignment_updates_discriminator:
+            discriminator = _update(
+                optimizer, discriminator, found.discriminator, aux["discriminator_stats"]
+            )
+        else:
+            discriminator = dataclasses.replace(
+                discriminator, batch_stats=aux["discriminator_stats"]
+            )
+    updated = TrainState(state.step + 1, generator, discriminator, state.average)
+    if spec.average_decay > 0:
+        updated = dataclasses.replace(updated, average=_average(updated, spec.average_decay))
+    return updated, metrics
+
+
+def gradients(
+    networks: Networks, spec: StepSpec, state: TrainState, images: jax.Array
+) -> Gradients:
+    """Both networks' gradients, each by its own loss, from one forward.
+
+    Args:
+        networks: the modules.
+        spec: the losses.
+        state: the state.
+        images: ``(B, H, W, C)`` in [-1, 1].
+
+    Returns:
+        `Gradients`; its metrics are those of `train_step`.
+    """
     outputs, pullback, aux = jax.vjp(
         lambda g, d: _forward(networks, spec, state, images, g, d),
         state.generator.params,
@@ -88,29 +137,15 @@ def train_step(
         has_aux=True,
     )
     cotangent, metrics = jax.grad(_generator_loss, has_aux=True)(outputs, images, spec)
-    generator_grads, _ = pullback(cotangent)
-    generator = _update(optimizer, state.generator, generator_grads, aux["generator_stats"])
+    generator_grads, discriminator_grads = pullback(cotangent)[0], None
     metrics["gradient_norm/generator"] = optax.tree.norm(generator_grads)
-
-    discriminator = state.discriminator
-    if discriminator is not None:
+    if state.discriminator is not None:
         cotangent, d_metrics = jax.grad(_discriminator_loss, has_aux=True)(outputs, spec)
         _, discriminator_grads = pullback(cotangent)
         metrics |= d_metrics
         metrics["gradient_norm/discriminator"] = optax.tree.norm(discriminator_grads)
-        if spec.weights.adv > 0 or spec.alignment_updates_discriminator:
-            discriminator = _update(
-                optimizer, discriminator, discriminator_grads, aux["discriminator_stats"]
-            )
-        else:
-            discriminator = dataclasses.replace(
-                discriminator, batch_stats=aux["discriminator_stats"]
-            )
     metrics |= summarize_reads(aux["reads"])
-    updated = TrainState(state.step + 1, generator, discriminator, state.average)
-    if spec.average_decay > 0:
-        updated = dataclasses.replace(updated, average=_average(updated, spec.average_decay))
-    return updated, metrics
+    return Gradients(generator_grads, discriminator_grads, metrics, aux)
 
 
 def _average(state: TrainState, decay: float) -> tuple[Any, Any]:
