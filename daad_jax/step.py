@@ -12,6 +12,7 @@ from daad_jax.config import Config
 from daad_jax.generator import summarize_reads
 from daad_jax.losses import LossWeights
 from daad_jax.state import Networks, NetworkState, TrainState
+from daad_jax.watch import Finiteness, finiteness
 
 Metrics = dict[str, jax.Array]
 
@@ -47,12 +48,14 @@ class Gradients(NamedTuple):
         generator: gradients of the generator's loss by its parameters.
         discriminator: those of the discriminator's loss by its own, or None.
         metrics: the step's metrics.
+        finite: which tensors of the step are finite.
         aux: the next batch statistics of both networks, and the memories' reads.
     """
 
     generator: Any
     discriminator: Any
     metrics: Metrics
+    finite: Finiteness
     aux: dict[str, Any]
 
 
@@ -78,7 +81,7 @@ def train_step(
     state: TrainState,
     images: jax.Array,
     key: jax.Array,
-) -> tuple[TrainState, Metrics]:
+) -> tuple[TrainState, Metrics, Finiteness]:
     """One update of both networks from one forward of the generator.
 
     Both gradients are taken at the same parameters: two pullbacks of one forward, each of which
@@ -93,8 +96,8 @@ def train_step(
         key: the run's random key.
 
     Returns:
-        The next state, and scalars: the losses, the gradients' norms, D(x) and D(x_hat), and each
-        memory's summary.
+        The next state; scalars: the losses, the gradients' norms, D(x) and D(x_hat), and each
+        memory's summary; and which tensors were finite before the update.
     """
     images = prepare_images(images, jax.random.fold_in(key, state.step), spec)
     found = gradients(networks, spec, state, images)
@@ -113,7 +116,7 @@ def train_step(
     updated = TrainState(state.step + 1, generator, discriminator, state.average)
     if spec.average_decay > 0:
         updated = dataclasses.replace(updated, average=_average(updated, spec.average_decay))
-    return updated, metrics
+    return updated, metrics, found.finite
 
 
 def gradients(
@@ -145,7 +148,16 @@ def gradients(
         metrics |= d_metrics
         metrics["gradient_norm/discriminator"] = optax.tree.norm(discriminator_grads)
     metrics |= summarize_reads(aux["reads"])
-    return Gradients(generator_grads, discriminator_grads, metrics, aux)
+    grads = {"generator": generator_grads, "discriminator": discriminator_grads}
+    finite = finiteness(
+        ("parameters/generator", state.generator.params),
+        *((name, aux[name]) for name in ("features", "assembled")),
+        ("parameters/discriminator", state.discriminator and state.discriminator.params),
+        ("outputs", outputs),
+        ("", {name: value for name, value in metrics.items() if name.startswith("loss/")}),
+        ("gradients", grads),
+    )
+    return Gradients(generator_grads, discriminator_grads, metrics, finite, aux)
 
 
 def _average(state: TrainState, decay: float) -> tuple[Any, Any]:
@@ -195,6 +207,8 @@ def _forward(
     outputs = {"reconstruction": generated["reconstruction"]}
     aux = {
         "reads": generated["reads"],
+        "features": {f"scale_{i + 1}": one for i, one in enumerate(generated["features"])},
+        "assembled": {f"scale_{i + 1}": one for i, one in enumerate(generated["assembled"])},
         "generator_stats": updated.get("batch_stats", state.generator.batch_stats),
     }
     if networks.discriminator is not None:
