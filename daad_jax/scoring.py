@@ -15,7 +15,7 @@ from daad_jax import files, interruption, scores, sharding
 from daad_jax.checkpoint import Checkpoints, load_config
 from daad_jax.config import Config, ScoreConfig
 from daad_jax.data.images import decode_image, read_bytes, resize_array
-from daad_jax.errors import CheckpointError
+from daad_jax.errors import CheckpointError, NonFiniteError
 from daad_jax.manifest import write_json
 from daad_jax.memory import ItemUsage, item_usage
 from daad_jax.scores import Scale
@@ -171,9 +171,14 @@ class Scorer:
         self._blur = jnp.asarray(blur)
 
     def __call__(self, images: np.ndarray) -> RawScores:
-        """Scores uint8 ``(n, H, W, C)`` of the model's size, n at least 1."""
+        """Scores uint8 ``(n, H, W, C)`` of the model's size, n at least 1.
+
+        Raises:
+            NonFiniteError: naming the first image with a score or map that is not finite.
+        """
         parts = list(self._batches(images))
         joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        _check_finite(joined)
         alignment = joined.get("alignment_score")
         return RawScores(
             joined["reconstruction_score"].astype(np.float64),
@@ -215,6 +220,18 @@ class Scorer:
             yield count, sharding.place_batch(padded.shape, padded.__getitem__, self._mesh)
 
 
+def _check_finite(results: dict[str, np.ndarray]) -> None:
+    for name in ("reconstruction", *results):
+        bad = np.flatnonzero(
+            ~np.isfinite(results[name]).reshape(len(results[name]), -1).all(axis=1)
+        )
+        if len(bad):
+            raise NonFiniteError(
+                f"image {bad[0] + 1} of {len(results[name])}: its {name} is not finite; these "
+                "weights have diverged, train anew with a lower train.learning_rate"
+            )
+
+
 class Detector:
     """A trained run, ready to score images; see `load`."""
 
@@ -250,6 +267,7 @@ class Detector:
         Raises:
             ValueError: for another dtype or shape, a single image, or no image at all.
             DataError: if a file cannot be read or is no image; the message names it.
+            NonFiniteError: if a score is not finite, since the training has diverged.
         """
         if isinstance(images, (str, Path)) or (isinstance(images, np.ndarray) and images.ndim < 4):
             raise ValueError("one image? put it into a list")

@@ -26,10 +26,12 @@ from daad_jax.checkpoint import (
 from daad_jax.config import Config
 from daad_jax.data import Dataset, batches
 from daad_jax.errors import NonFiniteError
+from daad_jax.generator import Generator
 from daad_jax.program import Program, build_program
 from daad_jax.state import TrainState
 from daad_jax.step import Metrics
 from daad_jax.tensorboard import ScalarWriter
+from daad_jax.watch import Bank, Finiteness, Watch
 
 METRICS_FILE = "metrics.jsonl"
 TENSORBOARD = "tensorboard"
@@ -120,9 +122,10 @@ def _train(
             processes.in_first(lambda: restored.append(checkpoints.restore(program.shapes)))
             state = restored[0] if restored else checkpoints.restore(program.shapes)
             log(f"resuming at step {int(state.step)} of {steps}")
+        watch = Watch(_banks(program.networks.generator, config))
         with (
             _log_folder(workdir) as folder,
-            MetricsLog(Path(folder) / METRICS_FILE, config, int(state.step)) as metrics_log,
+            MetricsLog(Path(folder) / METRICS_FILE, config, int(state.step), watch) as metrics_log,
         ):
             return _loop(program, config, dataset, state, end, checkpoints, metrics_log)
 
@@ -161,6 +164,15 @@ def describe(program: Program) -> str:
     )
 
 
+def _banks(generator: Generator, config: Config) -> dict[str, Bank]:
+    """What the counts of each memory in the metrics are held against."""
+    return {
+        f"scale_{index + 1}": Bank(memory.items, config.train.batch_size * math.prod(memory.rates))
+        for index, memory in enumerate(generator.memories)
+        if memory is not None
+    }
+
+
 def _loop(
     program: Program,
     config: Config,
@@ -185,9 +197,9 @@ def _loop(
             if last:
                 break
             batch = training_batch(program, config, dataset, step)
-            state, metrics = program.step(state, batch, key)
+            state, metrics, finite = program.step(state, batch, key)
             done = step + 1
-            metrics_log.add(done, metrics)
+            metrics_log.add(done, metrics, finite)
             bar.update()
             checkpoints.check()
             last = done == end or stop()
@@ -234,10 +246,10 @@ class MetricsLog:
     step is then checked, whether it is written or not.
     """
 
-    def __init__(self, path: Path, config: Config, step: int) -> None:
+    def __init__(self, path: Path, config: Config, step: int, watch: Watch) -> None:
         """Opens the file; lines of steps after `step`, which will be made again, are dropped."""
-        self._path, self._config = path, config
-        self._pending: list[tuple[int, Metrics]] = []
+        self._path, self._config, self._watch = path, config, watch
+        self._pending: list[tuple[int, Metrics, Finiteness]] = []
         self._last: dict[str, float] = {}
         if path.exists():
             lines = path.read_text().splitlines(keepends=True)
@@ -255,9 +267,9 @@ class MetricsLog:
         self._file.close()
         self._events.close()
 
-    def add(self, step: int, metrics: Metrics) -> None:
-        """Remembers the metrics of a step, still on the device."""
-        self._pending.append((step, metrics))
+    def add(self, step: int, metrics: Metrics, finite: Finiteness) -> None:
+        """Remembers what a step returned, still on the device."""
+        self._pending.append((step, metrics, finite))
 
     def flush(self) -> dict[str, float]:
         """Writes what is due and checks all.
@@ -266,20 +278,23 @@ class MetricsLog:
             The newest step's metrics.
 
         Raises:
-            NonFiniteError: for the first step with a metric that is not finite, once written.
+            NonFiniteError: for the first step with a tensor or metric that is not finite, naming
+                the first of them, once its metrics are written.
         """
-        for step, metrics in jax.device_get(self._pending):
+        for step, metrics, finite in jax.device_get(self._pending):
             values = {name: float(np.asarray(value)) for name, value in metrics.items()}
             bad = [name for name, value in values.items() if not math.isfinite(value)]
-            if bad or step % self._config.train.log_every == 0:
+            offender = finite.first_offender() or next(iter(bad), None)
+            if offender or step % self._config.train.log_every == 0:
                 self._write(step, values)
-            if bad:
+            if offender:
                 self._pending.clear()
                 raise NonFiniteError(
-                    f"step {step}: {bad[0]} is {values[bad[0]]}; training stopped without saving "
-                    f"it. Lower train.learning_rate ({self._config.train.learning_rate}) or "
-                    "look at the images; the last checkpoint is sound"
+                    f"step {step}: {offender} is not finite; training stopped without saving it. "
+                    f"Lower train.learning_rate ({self._config.train.learning_rate}) or look at "
+                    "the images; the last checkpoint is sound"
                 )
+            self._watch.add(step, values)
             self._last = values
         self._pending.clear()
         return self._last

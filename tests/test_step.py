@@ -192,7 +192,8 @@ def test_one_device_and_eight_agree_on_losses_and_gradients():
         batch = sharding.place_batch(IMAGES.shape, IMAGES.__getitem__, program.mesh)
         state = program.init(KEY, batch)
         key = jax.device_put(KEY, sharding.replicated(program.mesh))
-        new, metrics = program.step(state, batch, key)
+        new, metrics, finite = program.step(state, batch, key)
+        assert finite.first_offender() is None
         moments = new.generator.opt_state[0].mu, new.discriminator.opt_state[0].mu
         results.append(jax.device_get((metrics, moments)))
     (one, one_mu), (eight, eight_mu) = results

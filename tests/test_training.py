@@ -112,7 +112,7 @@ def test_a_loss_that_is_not_finite_stops_before_it_is_saved(tmp_path, one_device
     broken = json.loads((tmp_path / "config.json").read_text())
     broken["train"]["learning_rate"] = config.train.learning_rate = 1e30
     (tmp_path / "config.json").write_text(json.dumps(broken))
-    with pytest.raises(NonFiniteError, match=r"step \d: .* is (nan|inf).*train.learning_rate"):
+    with pytest.raises(NonFiniteError, match=r"step \d: .* is not finite;.*train.learning_rate"):
         train(config, dataset, tmp_path, mesh=one_device, log=quiet)
     last = metrics_of(tmp_path)[-1]
     assert "nan" in last.values() or "inf" in last.values()
