@@ -31,8 +31,8 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from daad_jax import allocator, discriminator  # noqa: E402
 from daad_jax import config as config_lib  # noqa: E402
-from daad_jax import discriminator  # noqa: E402
 from daad_jax.config import Config  # noqa: E402
 
 PAGE = ROOT / "docs" / "performance.md"
@@ -64,6 +64,7 @@ def make_config(case: Case) -> Config:
     config.memory.items = case.items
     config.memory.division_rates = (case.rate, case.rate, 1)
     config.train.batch_size = config.score.batch_size = case.batch_size
+    config.model.compute_dtype = case.precision
     config_lib.validate(config)
     return config
 
@@ -304,7 +305,7 @@ def largest_difference(case: Case) -> float:
 
     config = make_config(case)
     networks, optimizer = build_networks(config), build_optimizer(config)
-    images = step.normalize_images(random_images(case, case.batch_size))
+    images = step.normalize_images(jax.numpy.asarray(random_images(case, case.batch_size)))
     state = jax.jit(lambda images: init_state(networks, optimizer, jax.random.key(0), images))(
         images
     )
@@ -332,11 +333,12 @@ def largest_difference(case: Case) -> float:
 def _relative(a: Any, b: Any) -> float:
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
     assert a.shape == b.shape
-    return float(np.linalg.norm(a - b) / max(np.linalg.norm(b), 1e-12))
+    return float(np.linalg.norm(a - b)) / max(float(np.linalg.norm(b)), 1e-12)
 
 
 def serve(variant: str, case: Case) -> None:
     """Answers each line on standard input, a phase's name, with the seconds that it took."""
+    allocator.keep_freed_memory()  # As `train.py` does, here for both.
     work = make_work(variant, case)
     calls = {"train": work.train, "score": work.score}
     print(json.dumps(work.compile_seconds), flush=True)

@@ -137,9 +137,9 @@ class Daad:
             bfloat16: whether networks compute under bfloat16 autocast.
         """
         self.device, self.compiled, self.bfloat16 = torch.device(device), compiled, bfloat16
-        place = {"device": self.device, "memory_format": torch.channels_last}
-        self.generator = Generator(config).to(**place)  # type: ignore[call-overload]
-        self.discriminator = Discriminator(config).to(**place)  # type: ignore[call-overload]
+        place: Any = {"device": self.device, "memory_format": torch.channels_last}
+        self.generator = Generator(config).to(**place)
+        self.discriminator = Discriminator(config).to(**place)
         self.weights = config.loss
         train = config.train
         settings: dict[str, Any] = {

@@ -11,7 +11,7 @@ from typing import Any
 from absl import flags
 from ml_collections import config_flags
 
-from daad_jax import checkpoint, html_report, lock, report, training
+from daad_jax import allocator, checkpoint, html_report, lock, report, training
 from daad_jax import config as config_lib
 from daad_jax.config import Config
 from daad_jax.data import ALL, Dataset, display_name, list_categories, load_dataset
@@ -33,6 +33,7 @@ def run(main: Callable[[Sequence[str]], None], argv: Sequence[str]) -> int:
         0, or what the process exits with: 2 for bad input, 3 for a loss that is not finite, 130
         when interrupted, 1 when a file cannot be written.
     """
+    allocator.keep_freed_memory()
     try:
         main(argv)
     except UserError as error:

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 # Data flows one way; a module never imports one of a later group.
 ORDER = [
     ["errors"],
-    ["lock", "manifest"],
+    ["allocator", "lock", "manifest"],
     ["partition", "addressing", "layers"],
     ["memory", "losses"],
     ["generator", "discriminator"],
