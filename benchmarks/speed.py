@@ -451,7 +451,7 @@ def table(case: Case, measured: dict[str, Any]) -> str:
         for name in VARIANTS:
             seconds = measured[name][phase]
             median = statistics.median(seconds)
-            low, _, high = statistics.quantiles(seconds, n=4)
+            low, _, high = statistics.quantiles(seconds, n=4, method="inclusive")
             rate = count[phase] * case.batch_size / median
             ratio = f"**{median / better:.2f}**" if name == "jax" else f"{median / better:.2f}"
             lines.append(
