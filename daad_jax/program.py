@@ -33,6 +33,8 @@ _COMPILED_FIELDS = (
     "train.average_decay",
 )
 _COMPILED_SECTIONS = ("model", "memory", "discriminator", "loss")
+# It runs once: on a CPU, optimising it takes longer than compiling the train step.
+_INIT_OPTIONS = {"xla_backend_optimization_level": 0}
 
 
 class Program(NamedTuple):
@@ -114,7 +116,12 @@ def _build(fingerprint: str, mesh: Mesh) -> Program:
         networks,
         mesh,
         shapes,
-        jax.jit(init, in_shardings=(whole, split), out_shardings=whole),
+        jax.jit(
+            init,
+            in_shardings=(whole, split),
+            out_shardings=whole,
+            compiler_options=_INIT_OPTIONS if mesh.devices.flat[0].platform == "cpu" else None,
+        ),
         compiled,
         parameters,
         memory_bytes,

@@ -1,7 +1,9 @@
 """Eight fake CPU devices, and no silent rank promotion, for every test."""
 
 import os
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 # Tests run many small programs once each: compiling quickly matters, running quickly does not.
@@ -13,6 +15,13 @@ os.environ["XLA_FLAGS"] = " ".join(
     ]
 )
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# What one test or child process has compiled, no other compiles again.
+COMPILED = "JAX_COMPILATION_CACHE_DIR"
+OWN_CACHE = COMPILED not in os.environ
+if OWN_CACHE:
+    os.environ[COMPILED] = tempfile.mkdtemp(prefix="daad_jax-tests-")
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 sys.path.insert(0, os.fspath(Path(__file__).parent.parent))
 
 import jax
@@ -25,6 +34,12 @@ from daad_jax.config import Config
 from daad_jax.data.dataset import GOOD, Dataset, ImageSet
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+def pytest_unconfigure() -> None:
+    """Removes the compiled programs; pytest-xdist's workers inherit the folder and leave it."""
+    if OWN_CACHE:
+        shutil.rmtree(os.environ[COMPILED], ignore_errors=True)
 
 
 def tiny_config(setting: str = "daad_plus", **overrides: object) -> Config:

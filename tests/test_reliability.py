@@ -3,11 +3,13 @@
 `docs/reliability.md` lists the promises and which of these tests keeps each.
 """
 
+import asyncio
 import concurrent.futures
 import contextlib
 import csv
 import errno
 import fcntl
+import gc
 import json
 import os
 import re
@@ -337,6 +339,11 @@ def test_nothing_else_is_printed_of_a_failed_save(tmp_path, monkeypatch, caplog,
             Checkpoints(tmp_path, 1) as checkpoints,
         ):
             checkpoints.save(TrainState(jnp.int32(1), many, None))
+    loop = asyncio.new_event_loop()
+    path = tmp_path / "checkpoints/1.orbax-checkpoint-tmp/default"
+    loop.create_future().set_exception(ValueError(f"Failed writing: {path}"))  # of no trace
+    loop.close()
+    gc.collect()
     assert not seen
     assert not caplog.records
     assert not recwarn
