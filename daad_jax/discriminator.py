@@ -55,8 +55,8 @@ class Discriminator(nn.Module):
             x = layers.leaky_relu(x)
             activations.append(x)
         head = nn.Dense(1, kernel_init=layers.KERNEL_INIT, name="logit")
-        logits = head(x.reshape(x.shape[0], -1).astype(jnp.float32))[:, 0]
-        return logits, activations[self.feature_layer].astype(jnp.float32)
+        logits = head(layers.at_least_float32(x).reshape(x.shape[0], -1))[:, 0]
+        return logits, layers.at_least_float32(activations[self.feature_layer])
 
 
 def stage_count(height: int, width: int) -> int:

@@ -109,7 +109,8 @@ class Generator(nn.Module):
             if self.skips:
                 skip = assembled[index]
                 x = x + skip if self.skip_join == "sum" else jnp.concatenate([x, skip], axis=-1)
-        return jnp.tanh(self._up_conv(self.channels, True, "decoder_1")(x).astype(jnp.float32))
+        x = self._up_conv(self.channels, True, "decoder_1")(x)
+        return jnp.tanh(layers.at_least_float32(x))
 
     def _up_conv(self, features: int, use_bias: bool, name: str) -> layers.UpConv:
         return layers.UpConv(features, use_bias=use_bias, dtype=self.dtype, name=name)

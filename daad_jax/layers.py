@@ -11,6 +11,11 @@ KERNEL_INIT = nn.initializers.normal(0.02)
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 
+def at_least_float32(x: jax.Array) -> jax.Array:
+    """Widens bfloat16 to float32 and leaves wider types."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
 def leaky_relu(x: jax.Array) -> jax.Array:
     """Leaky ReLU with DCGAN's slope of 0.2."""
     return jax.nn.leaky_relu(x, 0.2)
