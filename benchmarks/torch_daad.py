@@ -137,9 +137,9 @@ class Daad:
             bfloat16: whether networks compute under bfloat16 autocast.
         """
         self.device, self.compiled, self.bfloat16 = torch.device(device), compiled, bfloat16
-        place = {"device": self.device, "memory_format": torch.channels_last}
-        self.generator = Generator(config).to(**place)  # type: ignore[call-overload]
-        self.discriminator = Discriminator(config).to(**place)  # type: ignore[call-overload]
+        place: Any = {"device": self.device, "memory_format": torch.channels_last}
+        self.generator = Generator(config).to(**place)
+        self.discriminator = Discriminator(config).to(**place)
         self.weights = config.loss
         train = config.train
         settings: dict[str, Any] = {
@@ -178,19 +178,22 @@ class Daad:
             else:
                 logits_fake, features_fake = self._judge(reconstruction)
                 logits_detached = logits_fake
-        reconstruction, features_real = reconstruction.float(), features_real.detach().float()
+        reconstruction, logits_real, features_real, logits_fake, features_fake, logits_detached = (
+            output.to(images.dtype)
+            for output in (
+                *(reconstruction, logits_real, features_real.detach()),
+                *(logits_fake, features_fake, logits_detached),
+            )
+        )
         weights = self.weights
         generator_loss = (
             weights.rec * functional.mse_loss(reconstruction, images)
-            + weights.adv * functional.softplus(-logits_fake.float()).mean()
-            + weights.ali * functional.mse_loss(features_fake.float(), features_real)
+            + weights.adv * functional.softplus(-logits_fake).mean()
+            + weights.ali * functional.mse_loss(features_fake, features_real)
         )
         discriminator_loss = (
             weights.adv
-            * (
-                functional.softplus(-logits_real.float())
-                + functional.softplus(logits_detached.float())
-            ).mean()
+            * (functional.softplus(-logits_real) + functional.softplus(logits_detached)).mean()
         )
         gradients = [
             torch.autograd.grad(loss, list(network.parameters()), retain_graph=keep)

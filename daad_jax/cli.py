@@ -12,7 +12,16 @@ from typing import Any
 from absl import flags
 from ml_collections import config_flags
 
-from daad_jax import checkpoint, html_report, interruption, lock, processes, report, training
+from daad_jax import (
+    allocator,
+    checkpoint,
+    html_report,
+    interruption,
+    lock,
+    processes,
+    report,
+    training,
+)
 from daad_jax import config as config_lib
 from daad_jax.config import Config
 from daad_jax.data import ALL, Dataset, display_name, list_categories, load_dataset
@@ -35,6 +44,7 @@ def run(main: Callable[[Sequence[str]], None], argv: Sequence[str]) -> int:
         when SIGTERM or SIGINT asked it to stop and the same command goes on, 1 when a file cannot
         be written. A second signal ends the process with 128 and the signal's number.
     """
+    allocator.keep_freed_memory()
     try:
         with interruption.watch():
             interruption.check()  # of the time of the imports

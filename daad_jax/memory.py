@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from daad_jax import addressing, partition
+from daad_jax import addressing, layers, partition
 from daad_jax.addressing import Rule
 
 _EPSILON = 1e-8
@@ -167,7 +167,7 @@ class BlockMemory(nn.Module):
         Returns:
             The assembled map ``(B, H, W, C)``, and the reads with leading axes ``(B, Q)``.
         """
-        queries = partition.divide(feature_map, self.rates)
+        queries = partition.divide(layers.at_least_float32(feature_map), self.rates)
         memory_items = self.param("memory_items", self._init_items, queries)
         reads = read_blocks(
             queries,
@@ -176,7 +176,8 @@ class BlockMemory(nn.Module):
             temperature=self.temperature,
             return_weights=return_weights,
         )
-        return partition.assemble(reads.block, feature_map.shape, self.rates), reads
+        blocks = reads.block.astype(feature_map.dtype)
+        return partition.assemble(blocks, feature_map.shape, self.rates), reads
 
     def _init_items(self, key: jax.Array, queries: jax.Array) -> jax.Array:
         scale = self.init_scale * jnp.sqrt(jnp.mean(jnp.square(queries)))
