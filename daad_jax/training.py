@@ -167,7 +167,7 @@ def describe(program: Program) -> str:
 def _banks(generator: Generator, config: Config) -> dict[str, Bank]:
     """What the counts of each memory in the metrics are held against."""
     return {
-        f"scale_{index + 1}": Bank(memory.items, config.train.batch_size * math.prod(memory.rates))
+        f"scale_{index + 1}": Bank(config.train.batch_size * math.prod(memory.rates))
         for index, memory in enumerate(generator.memories)
         if memory is not None
     }

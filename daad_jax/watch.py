@@ -17,7 +17,6 @@ WINDOW = 100  # steps that a sign is averaged over
 SURE_LOSS = 0.01
 UNDECIDED_GAP = 0.01
 DEAD_SHARE = 0.1
-UNUSED_SHARE = 0.9
 
 
 @jax.tree_util.register_dataclass
@@ -57,11 +56,9 @@ class Bank(NamedTuple):
     """What a memory's counts are held against.
 
     Attributes:
-        items: N.
         reads: reads in a step, over all images of the batch.
     """
 
-    items: int
     reads: int
 
 
@@ -94,12 +91,6 @@ def signs(means: Mapping[str, float], banks: Mapping[str, Bank]) -> dict[str, st
             found[f"{scale}/dead"] = (
                 f"{scale}: {dead:.0%} of the reads are dead: no item passes the cut, and the block "
                 "is zero"
-            )
-        unused = means.get(f"memory/{scale}/unused_items", 0.0) / bank.items
-        if unused > UNUSED_SHARE:
-            found[f"{scale}/unused"] = (
-                f"{scale}: of {bank.items} memory items {unused:.0%} are not read in a step; lower "
-                "memory.items or raise memory.temperature"
             )
     return found
 
