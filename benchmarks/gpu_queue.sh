@@ -3,10 +3,12 @@
 # it stopped, so it can be cut off at any time and called again; `python -m daad_jax.grid table`
 # makes the tables.
 #
-#   MVTEC=FOLDER MNIST=FOLDER CIFAR10=FOLDER OUT=runs/gpu benchmarks/gpu_queue.sh [FLAG ...]
+#   SPEED=1 MVTEC=FOLDER MNIST=FOLDER CIFAR10=FOLDER OUT=runs/gpu benchmarks/gpu_queue.sh [FLAG ...]
 #
-# Parts whose folder is not given are left out. CATEGORIES and SEEDS choose among MVTec AD's
-# categories and the seeds. FLAGs go to every run: --config.train.epochs=100 for a first look, or a
+# Parts whose folder is not given are left out; SPEED is the comparison with PyTorch, which
+# SPEED_CASES=32:4:1 and SPEED_FLAGS="--widths=4,8 --items=10 --page=COPY" make a toy. CATEGORIES
+# and SEEDS choose among MVTec AD's categories and the seeds. FLAGS go to every run of the grid:
+# --config.train.epochs=100 for a first look, or a
 # toy size to try the queue on a CPU:
 #
 #   benchmarks/gpu_queue.sh --config.train.steps=2 "--config.model.widths=(4,4,4,4)" \
@@ -21,6 +23,13 @@ grid() {
     "$@" || failed=1
 }
 
+if [ -n "${SPEED:-}" ]; then # needs a PyTorch for the GPU; writes docs/performance.md
+  for precision in float32 bfloat16; do
+    # shellcheck disable=SC2086
+    ${PYTHON:-python} benchmarks/speed.py --cases="${SPEED_CASES:-256:8:8,256:64:8}" \
+      --precision=$precision --section="gpu $precision" ${SPEED_FLAGS:-} || failed=1
+  done
+fi
 if [ -n "${MVTEC:-}" ]; then # the paper's 256 px
   mvtec=(--config=configs/mvtec.py --config.data.root="$MVTEC" --categories="${CATEGORIES:-screw}")
   grid "${mvtec[@]}" "$@" --settings=daad_plus,daad,ae # Tables 1, 3 and 5

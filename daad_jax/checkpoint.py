@@ -22,7 +22,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from daad_jax import config as config_lib
-from daad_jax import manifest
+from daad_jax import manifest, processes
 from daad_jax.config import Config
 from daad_jax.errors import CheckpointError, ConfigError, SaveError, warn
 from daad_jax.manifest import DamagedError
@@ -100,11 +100,13 @@ class Checkpoints:
             SaveError: if the save before it failed, or this one at once.
         """
         self._finish()
+        if not processes.is_first():
+            return
         step = int(state.step)
         try:
             if self._manager is None:
                 self._manager = self._open()
-            self._manager.save(step, args=ocp.args.StandardSave(_to_tree(state)))
+            self._manager.save(step, args=ocp.args.StandardSave(_to_host(_to_tree(state))))
         except Exception as error:  # Orbax and TensorStore raise many kinds.
             raise self._failure(step, error) from error
         self._pending = step
@@ -122,7 +124,8 @@ class Checkpoints:
         """Restores the last sound checkpoint.
 
         A damaged one is named in a warning and, unless this only reads, moved to ``damaged/``, so
-        that its step can be saved again.
+        that its step can be saved again. Who reads while another process saves may see a checkpoint
+        being removed; the newest one is then looked for again.
 
         Args:
             shapes: a state of `jax.ShapeDtypeStruct`s with the shardings to restore to.
@@ -131,10 +134,15 @@ class Checkpoints:
             CheckpointError: if there is none, or it holds other arrays than this state.
         """
         damaged: dict[int, str] = {}
-        for step in sorted(self._steps(), reverse=True):
+        steps = self._steps()
+        for step in sorted(steps, reverse=True):
             try:
                 state = _restore(self._folder / str(step), shapes)
-            except DamagedError as error:
+            except (DamagedError, CheckpointError) as error:
+                if sorted(self._steps()) != sorted(steps):
+                    return self.restore(shapes)
+                if isinstance(error, CheckpointError):
+                    raise
                 damaged[step] = str(error)
                 continue
             for other, reason in damaged.items():
@@ -157,8 +165,12 @@ class Checkpoints:
     def _open(self) -> ocp.CheckpointManager:
         """Opens the folder for saving; what a killed process left half-saved there is removed."""
         _silence_orbax()
+        self._folder.mkdir(parents=True, exist_ok=True)
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=self._keep, create=True, cleanup_tmp_directories=True
+            max_to_keep=self._keep,
+            create=False,
+            cleanup_tmp_directories=True,
+            multiprocessing_options=_alone(),
         )
         return ocp.CheckpointManager(self._folder, options=options)
 
@@ -196,6 +208,19 @@ class Checkpoints:
         target = next(folder / name for name in names if not (folder / name).exists())
         path.rename(target)
         return target
+
+
+def _alone() -> ocp.options.MultiprocessingOptions:
+    """Lets this process save and restore by itself, without waiting for others."""
+    own = jax.process_index()
+    return ocp.options.MultiprocessingOptions(
+        primary_host=own, active_processes={own}, barrier_sync_key_prefix=f"process_{own}"
+    )
+
+
+def _to_host(tree: dict[str, Any]) -> dict[str, Any]:
+    """Arrays that lie on several processes' devices as NumPy's; others as they are."""
+    return tree if jax.process_count() == 1 else jax.device_get(tree)
 
 
 def _silence_orbax() -> None:
@@ -236,7 +261,7 @@ def _restore(path: Path, shapes: TrainState) -> TrainState:
     """
     known, wanted = manifest.check(path), _to_tree(shapes)
     try:
-        with ocp.StandardCheckpointer() as reader:
+        with ocp.StandardCheckpointer(multiprocessing_options=_alone()) as reader:
             difference = _difference(reader.metadata(path / _ITEM).item_metadata.tree, wanted)
             if difference is None:
                 return _from_tree(reader.restore(path / _ITEM, wanted), shapes)

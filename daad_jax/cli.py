@@ -1,5 +1,6 @@
 """The command line behind ``train.py`` and ``eval.py``."""
 
+import contextlib
 import difflib
 import os
 import re
@@ -11,7 +12,17 @@ from typing import Any
 from absl import flags
 from ml_collections import config_flags
 
-from daad_jax import addressing, checkpoint, html_report, lock, report, training
+from daad_jax import (
+    addressing,
+    allocator,
+    checkpoint,
+    html_report,
+    interruption,
+    lock,
+    processes,
+    report,
+    training,
+)
 from daad_jax import config as config_lib
 from daad_jax.config import Config
 from daad_jax.data import ALL, Dataset, display_name, list_categories, load_dataset
@@ -30,15 +41,20 @@ def run(main: Callable[[Sequence[str]], None], argv: Sequence[str]) -> int:
         argv: the arguments.
 
     Returns:
-        0, or what the process exits with: 2 for bad input, 3 for a loss that is not finite, 130
-        when interrupted, 1 when a file cannot be written.
+        0, or what the process exits with: 2 for bad input, 3 for a loss that is not finite, 75
+        when SIGTERM or SIGINT asked it to stop and the same command goes on, 1 when a file cannot
+        be written. A second signal ends the process with 128 and the signal's number.
     """
+    allocator.keep_freed_memory()
     try:
-        main(argv)
+        with interruption.watch():
+            interruption.check()  # of the time of the imports
+            main(argv)
     except UserError as error:
         return _fail(str(error), error.exit_code)
-    except KeyboardInterrupt:
-        return _fail("interrupted; the same command goes on from the last checkpoint", 130)
+    except interruption.Interrupted as stop:
+        print(f"interrupted by {stop}; the same command goes on", file=sys.stderr, flush=True)
+        return interruption.EXIT_CODE
     except MemoryError:
         return _fail("out of memory; lower data.image_size or data.memory_limit_mb", 1)
     except OSError as error:
@@ -53,21 +69,27 @@ def train_main(argv: Sequence[str]) -> None:
     Raises:
         UserError: for anything that the user can mend.
     """
-    config, workdir, allowed = parse_train_flags(argv)
+    values = flags.FlagValues()
+    flags.DEFINE_string("distributed", None, "HOST:PORT,COUNT,INDEX or auto.", flag_values=values)
+    config, workdir, allowed = parse_train_flags(argv, values)
     config_lib.validate(config)
     addressing.permit(config.memory.addressing, allowed=allowed)
+    if values.distributed:
+        processes.join(values.distributed)
     categories = list_categories(config)
     runs = _plan(config, categories, workdir)
     for run_config, folder in runs:
         checkpoint.check_same_run(folder, run_config)
-        lock.check_free(folder)
+        if processes.is_first():
+            lock.check_free(folder)
+    say: Callable[[str], None] = print if processes.is_first() else _say_nothing
     results = []
     for (run_config, folder), category in zip(runs, categories, strict=True):
         dataset = load_dataset(run_config, category, folder / "cache")
         where = display_name(folder)
-        print(f"== {dataset.category}: {len(dataset.train)} training images -> {where}")
-        training.train(run_config, dataset, folder)
-        results.append(_evaluate(folder, dataset))
+        say(f"== {dataset.category}: {len(dataset.train)} training images -> {where}")
+        training.train(run_config, dataset, folder, log=say)
+        results += _evaluate_in_first(folder, dataset)
     _summarize(workdir, [folder for _, folder in runs], results)
 
 
@@ -120,8 +142,14 @@ def find_runs(workdir: Path) -> list[Path]:
     return runs
 
 
-def parse_train_flags(argv: Sequence[str]) -> tuple[Config, Path, bool]:
+def parse_train_flags(
+    argv: Sequence[str], values: flags.FlagValues | None = None
+) -> tuple[Config, Path, bool]:
     """Parses ``--config=FILE[:SETTING]``, ``--config.FIELD=VALUE`` and train.py's own flags.
+
+    Args:
+        argv: the arguments, the program's name first.
+        values: holds more flags, which get their values; used once.
 
     Returns:
         The config, not yet validated, the workdir, and whether custom code is allowed.
@@ -129,7 +157,7 @@ def parse_train_flags(argv: Sequence[str]) -> tuple[Config, Path, bool]:
     Raises:
         ConfigError: for an unknown flag, field, file or setting, or a value that cannot be read.
     """
-    values = flags.FlagValues()
+    values = values or flags.FlagValues()
     flags.DEFINE_string("workdir", None, "Where the run is kept.", flag_values=values)
     define_custom_code(values)
     config = parse_config(argv, values)
@@ -231,6 +259,25 @@ def _evaluate(folder: Path, dataset: Dataset) -> dict[str, Any]:
     return evaluation.summary
 
 
+def _evaluate_in_first(folder: Path, dataset: Dataset) -> list[dict[str, Any]]:
+    """Evaluates in the first process, for which the others wait; its summary, and nothing there."""
+    results: list[dict[str, Any]] = []
+    held = contextlib.ExitStack()
+
+    def work() -> None:
+        with held:
+            results.append(_evaluate(folder, dataset))
+
+    # The others wait by the lock: no collective waits for as long as an evaluation may take.
+    processes.in_first(lambda: held.enter_context(lock.hold(folder)))
+    processes.in_first(work, meanwhile=lambda: lock.wait_until_free(folder))
+    return results
+
+
+def _say_nothing(line: str) -> None:
+    pass
+
+
 def _summarize(workdir: Path, folders: list[Path], results: list[dict[str, Any]]) -> None:
     if len(results) > 1:
         print(report.summary_table(results))
@@ -240,7 +287,8 @@ def _summarize(workdir: Path, folders: list[Path], results: list[dict[str, Any]]
 
 def _write_report(write: Callable[[], Path]) -> None:
     try:
-        print(f"report: {display_name(write())}", end="\n\n", flush=True)
+        with interruption.anywhere():
+            print(f"report: {display_name(write())}", end="\n\n", flush=True)
     except Exception as error:  # No picture is worth the categories that are still to be trained.
         print(
             f"warning: {html_report.REPORT_FILE} could not be written: {error!r}",

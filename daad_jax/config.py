@@ -90,6 +90,8 @@ class ModelConfig:
         skip_join: "concat" or "sum".
         query_from: whether memories see a stage's output "after" or "before" its activation.
         batch_norm_momentum: weight of the old running statistics.
+        compute_dtype: what convolutions of both networks compute in, "float32" or "bfloat16".
+            Parameters, statistics, similarities, memory reads and losses are float32.
     """
 
     widths: tuple[int, ...] = (64, 128, 256, 512)
@@ -97,6 +99,7 @@ class ModelConfig:
     skip_join: str = "concat"
     query_from: str = "after"
     batch_norm_momentum: float = 0.9
+    compute_dtype: str = "float32"
 
 
 @dataclass
@@ -552,6 +555,7 @@ _CHOICES: dict[str, Iterable[str]] = {
     "data.on_bad_file": ("stop", "skip"),
     "model.skip_join": ("concat", "sum"),
     "model.query_from": ("after", "before"),
+    "model.compute_dtype": ("float32", "bfloat16"),
     "memory.scales": ("all", "bottleneck", "none"),
     "memory.similarity": tuple(addressing.SIMILARITIES),
     "discriminator.batch_norm": ("separate", "joint"),

@@ -1,7 +1,10 @@
 """The discriminator after DCGAN, and the features f_D it is kept for (Section 3.1.3)."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from daad_jax import layers
 
@@ -14,12 +17,14 @@ class Discriminator(nn.Module):
         max_width: the most channels of a stage.
         feature_layer: which stage's activation is f_D; -1 is the last.
         batch_norm_momentum: weight of the old running statistics.
+        dtype: what convolutions compute in.
     """
 
     width: int = 64
     max_width: int = 512
     feature_layer: int = -1
     batch_norm_momentum: float = 0.9
+    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool) -> tuple[jax.Array, jax.Array]:
@@ -31,21 +36,27 @@ class Discriminator(nn.Module):
                 statistics when false.
 
         Returns:
-            Logits ``(B,)``, above 0 for "real", and f_D ``(B, h, w, c)``, an activation.
+            Logits ``(B,)``, above 0 for "real", and f_D ``(B, h, w, c)``, an activation; float32.
         """
         x, activations = images, []
         for index in range(stage_count(images.shape[1], images.shape[2])):
             width = min(self.width << index, self.max_width)
-            x = layers.down_conv(width, use_bias=index == 0, name=f"conv_{index + 1}")(x)
+            conv = layers.DownConv(
+                width, use_bias=index == 0, dtype=self.dtype, name=f"conv_{index + 1}"
+            )
+            x = conv(x)
             if index > 0:
                 x = layers.batch_norm(
-                    train=train, momentum=self.batch_norm_momentum, name=f"norm_{index + 1}"
+                    train=train,
+                    momentum=self.batch_norm_momentum,
+                    name=f"norm_{index + 1}",
+                    dtype=self.dtype,
                 )(x)
             x = layers.leaky_relu(x)
             activations.append(x)
         head = nn.Dense(1, kernel_init=layers.KERNEL_INIT, name="logit")
-        logits = head(x.reshape(x.shape[0], -1))[:, 0]
-        return logits, activations[self.feature_layer]
+        logits = head(layers.at_least_float32(x).reshape(x.shape[0], -1))[:, 0]
+        return logits, layers.at_least_float32(activations[self.feature_layer])
 
 
 def stage_count(height: int, width: int) -> int:

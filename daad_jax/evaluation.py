@@ -1,7 +1,6 @@
 """Evaluation of a trained run: scores, metrics and controls of one category's test images."""
 
 import csv
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,12 +9,23 @@ import jax
 import numpy as np
 from scipy.special import entr
 
-from daad_jax import controls, diagnostics, lock, metrics, scores, scoring, sharding
+from daad_jax import (
+    controls,
+    diagnostics,
+    files,
+    interruption,
+    lock,
+    metrics,
+    scores,
+    scoring,
+    sharding,
+)
 from daad_jax.checkpoint import check_same_images, load_config
 from daad_jax.config import Config
 from daad_jax.data import Dataset
 from daad_jax.data.dataset import GOOD
 from daad_jax.data.pseudo import make_pseudo_defects
+from daad_jax.manifest import write_json
 from daad_jax.scoring import Calibration, MemoryUse, RawScores, Reference, Scorer
 
 EVALUATION_FILE = "evaluation.json"
@@ -53,7 +63,7 @@ def evaluate(
         workdir: the run's folder; gets ``evaluation.json``, ``scores.csv`` and, when images were
             held out, ``calibration.json``; ``reference.npz`` gets mean maps of training images.
         dataset: the run's category.
-        mesh: the devices; all of them by default.
+        mesh: the devices; all of this process by default.
 
     Returns:
         The `Evaluation`. Its summary has ``category``, ``setting``, ``step``, ``protocol``,
@@ -72,7 +82,7 @@ def evaluate(
     config = load_config(workdir)
     with lock.hold(workdir):
         check_same_images(workdir, dataset.train.images)
-        return _evaluate(workdir, config, dataset, mesh or sharding.make_mesh())
+        return _evaluate(workdir, config, dataset, mesh or sharding.make_mesh(jax.local_devices()))
 
 
 def _evaluate(
@@ -91,7 +101,8 @@ def _evaluate(
         calibration = scoring.calibrate(held_out, step, config.score, reference)
         scoring.save_calibration(workdir, calibration)
     named = named_scores(raw, config, calibration, reference)
-    summary = _assemble(config, dataset, step, raw, named, calibration)
+    with interruption.anywhere():
+        summary = _assemble(config, dataset, step, raw, named, calibration)
     summary["pixel_auroc_relative"] = _pixel_auroc(
         dataset, scores.relative_map(raw.anomaly_map, reference.anomaly_map)
     )
@@ -107,7 +118,7 @@ def _evaluate(
         verdict = scoring.verdict_score(raw, config.score, calibration, reference)
         called = verdict >= calibration.threshold
     _write_scores(workdir / SCORES_FILE, dataset, named, called)
-    (workdir / EVALUATION_FILE).write_text(json.dumps(summary, indent=2) + "\n")
+    write_json(workdir / EVALUATION_FILE, summary)
     return Evaluation(config, summary, raw, named, calibration, scorer)
 
 
@@ -285,7 +296,10 @@ def _write_scores(
     path: Path, dataset: Dataset, named: dict[str, np.ndarray], called: np.ndarray | None
 ) -> None:
     """One row per test image: name, kind, label, each score and, if calibrated, the verdict."""
-    with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
+    with (
+        files.replacing(path) as partial,
+        partial.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
+    ):
         writer = csv.writer(file)
         header = ["image", "kind", "label", *named]
         writer.writerow(header if called is None else [*header, "called_defective"])

@@ -47,6 +47,7 @@ class Generator(nn.Module):
         query_from: ``"after"`` or ``"before"`` the stage's activation. Assembled maps that were
             read before it pass through it on their way to the decoder.
         batch_norm_momentum: weight of the old running statistics.
+        dtype: what convolutions compute in; the memories read in float32.
     """
 
     widths: tuple[int, ...]
@@ -56,6 +57,7 @@ class Generator(nn.Module):
     skip_join: str = "concat"
     query_from: str = "after"
     batch_norm_momentum: float = 0.9
+    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(
@@ -112,7 +114,8 @@ class Generator(nn.Module):
         x, features = images, []
         for index, width in enumerate(self.widths):
             first = index == 0
-            x = layers.down_conv(width, use_bias=first, name=f"encoder_{index + 1}")(x)
+            name = f"encoder_{index + 1}"
+            x = layers.DownConv(width, use_bias=first, dtype=self.dtype, name=name)(x)
             if not first:
                 x = self._batch_norm(train, f"encoder_norm_{index + 1}")(x)
             before, x = x, layers.leaky_relu(x)
@@ -122,15 +125,21 @@ class Generator(nn.Module):
     def _decode(self, assembled: list[jax.Array], train: bool) -> jax.Array:
         x = assembled[-1]
         for index in range(len(self.widths) - 2, -1, -1):
-            up = layers.UpConv(self.widths[index], use_bias=False, name=f"decoder_{index + 2}")
+            up = self._up_conv(self.widths[index], False, f"decoder_{index + 2}")
             x = jax.nn.relu(self._batch_norm(train, f"decoder_norm_{index + 2}")(up(x)))
             if self.skips:
                 skip = assembled[index]
                 x = x + skip if self.skip_join == "sum" else jnp.concatenate([x, skip], axis=-1)
-        return jnp.tanh(layers.UpConv(self.channels, use_bias=True, name="decoder_1")(x))
+        x = self._up_conv(self.channels, True, "decoder_1")(x)
+        return jnp.tanh(layers.at_least_float32(x))
+
+    def _up_conv(self, features: int, use_bias: bool, name: str) -> layers.UpConv:
+        return layers.UpConv(features, use_bias=use_bias, dtype=self.dtype, name=name)
 
     def _batch_norm(self, train: bool, name: str) -> nn.BatchNorm:
-        return layers.batch_norm(train=train, momentum=self.batch_norm_momentum, name=name)
+        return layers.batch_norm(
+            train=train, momentum=self.batch_norm_momentum, name=name, dtype=self.dtype
+        )
 
 
 def summarize_reads(reads: dict[str, MemoryRead]) -> dict[str, jax.Array]:

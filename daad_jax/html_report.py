@@ -11,7 +11,7 @@ import numpy as np
 from skimage.measure import find_contours
 
 from daad_jax import config as config_lib
-from daad_jax import controls, memory_report, page, plots, report, training
+from daad_jax import controls, files, memory_report, page, plots, report, training
 from daad_jax.config import Config
 from daad_jax.data import Dataset, ImageSet
 from daad_jax.data.dataset import GOOD
@@ -468,7 +468,6 @@ def _note(text: str) -> Html:
 
 def _write(workdir: Path, text: str) -> Path:
     path = workdir / REPORT_FILE
-    partial = workdir / f".{REPORT_FILE}.partial"
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+    with files.replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8")
     return path

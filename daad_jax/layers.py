@@ -8,6 +8,12 @@ import jax
 import jax.numpy as jnp
 
 KERNEL_INIT = nn.initializers.normal(0.02)
+_LAYOUT = ("NHWC", "HWIO", "NHWC")
+
+
+def at_least_float32(x: jax.Array) -> jax.Array:
+    """Widens bfloat16 to float32 and leaves wider types."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def leaky_relu(x: jax.Array) -> jax.Array:
@@ -15,28 +21,88 @@ def leaky_relu(x: jax.Array) -> jax.Array:
     return jax.nn.leaky_relu(x, 0.2)
 
 
-def down_conv(features: int, *, use_bias: bool, name: str) -> nn.Conv:
-    """A 4 x 4 convolution of stride 2: ``(B, H, W, C) -> (B, H // 2, W // 2, features)``."""
-    return nn.Conv(
-        features,
-        (4, 4),
-        (2, 2),
-        padding=((1, 1), (1, 1)),
-        use_bias=use_bias,
-        kernel_init=KERNEL_INIT,
-        name=name,
+@jax.custom_vjp
+def down_sample(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """The 4 x 4 convolution of stride 2 and padding 1.
+
+    Its gradient by `x` is spelled as a 2 x 2 convolution of stride 1 to all four pixels of a
+    square; XLA's own, a convolution of a dilated array, takes up to 1.8 times as long on a CPU.
+
+    Args:
+        x: ``(B, H, W, C)``, H and W even.
+        kernel: ``(4, 4, C, F)``.
+
+    Returns:
+        ``(B, H // 2, W // 2, F)``.
+    """
+    return _strided(x, kernel)
+
+
+def _strided(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    return jax.lax.conv_general_dilated(
+        x, kernel, (2, 2), ((1, 1), (1, 1)), dimension_numbers=_LAYOUT
     )
 
 
-def batch_norm(*, train: bool, momentum: float, name: str) -> nn.BatchNorm:
+def _down_sample_forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, Any]:
+    return _strided(x, kernel), (x, kernel)
+
+
+def _down_sample_backward(residuals: Any, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
+    x, kernel = residuals
+    batch, height, width, channels = x.shape
+    features = kernel.shape[-1]
+    # Tap 2 p + r is pixel r of the square that is p squares away; squares begin one pixel early.
+    taps = kernel.reshape(2, 2, 2, 2, channels, features)[::-1, :, ::-1]
+    taps = taps.transpose(0, 2, 5, 1, 3, 4).reshape(2, 2, features, 4 * channels)
+    squares = jax.lax.conv_general_dilated(
+        gradient, taps, (1, 1), ((1, 1), (1, 1)), dimension_numbers=_LAYOUT
+    )
+    rows, columns = height // 2 + 1, width // 2 + 1
+    pixels = squares.reshape(batch, rows, columns, 2, 2, channels).transpose(0, 1, 3, 2, 4, 5)
+    pixels = pixels.reshape(batch, 2 * rows, 2 * columns, channels)[:, 1:-1, 1:-1]
+    (kernel_gradient,) = jax.linear_transpose(lambda k: _strided(x, k), kernel)(gradient)
+    return pixels, kernel_gradient
+
+
+down_sample.defvjp(_down_sample_forward, _down_sample_backward)
+
+
+class DownConv(nn.Module):
+    """`down_sample` with its parameters.
+
+    Attributes:
+        features: F, output channels.
+        use_bias: whether a bias ``(F,)`` is added.
+        dtype: what it computes in; parameters are float32.
+        kernel_init: initialiser of the ``(4, 4, C, F)`` kernel.
+    """
+
+    features: int
+    use_bias: bool
+    dtype: Any = jnp.float32
+    kernel_init: Callable[..., jax.Array] = KERNEL_INIT
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """``(B, H, W, C) -> (B, H // 2, W // 2, features)``."""
+        kernel = self.param("kernel", self.kernel_init, (4, 4, x.shape[-1], self.features))
+        return _biased(self, down_sample(x.astype(self.dtype), kernel.astype(self.dtype)))
+
+
+def batch_norm(
+    *, train: bool, momentum: float, name: str, dtype: Any = jnp.float32
+) -> nn.BatchNorm:
     """Batch normalisation with DCGAN's scale initialisation, N(1, 0.02).
 
     Args:
         train: batch statistics when true, running statistics when false.
         momentum: weight of the old running value in its update.
         name: the module's name.
+        dtype: of the result; statistics are float32 whatever it is.
     """
     return nn.BatchNorm(
+        dtype=dtype,
         use_running_average=not train,
         momentum=momentum,
         epsilon=1e-5,
@@ -91,19 +157,24 @@ class UpConv(nn.Module):
     Attributes:
         features: F, output channels.
         use_bias: whether a bias ``(F,)`` is added.
+        dtype: what it computes in; parameters are float32.
         kernel_init: initialiser of the ``(4, 4, C, F)`` kernel.
     """
 
     features: int
     use_bias: bool
+    dtype: Any = jnp.float32
     kernel_init: Callable[..., jax.Array] = KERNEL_INIT
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """``(B, H, W, C) -> (B, 2 H, 2 W, features)``."""
         kernel = self.param("kernel", self.kernel_init, (4, 4, x.shape[-1], self.features))
-        y = up_sample(x, kernel)
-        if self.use_bias:
-            bias = self.param("bias", nn.initializers.zeros, (self.features,))
-            y = y + bias.reshape(1, 1, 1, -1)
+        return _biased(self, up_sample(x.astype(self.dtype), kernel.astype(self.dtype)))
+
+
+def _biased(module: DownConv | UpConv, y: jax.Array) -> jax.Array:
+    if not module.use_bias:
         return y
+    bias = module.param("bias", nn.initializers.zeros, (module.features,))
+    return y + bias.astype(module.dtype).reshape(1, 1, 1, -1)

@@ -2,6 +2,7 @@
 
 import contextlib
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -60,6 +61,15 @@ def check_free(workdir: Path) -> None:
     if (workdir / LOCK_FILE).exists():
         with hold(workdir):
             pass
+
+
+def wait_until_free(workdir: Path) -> None:
+    """Waits until nobody holds a workdir."""
+    while True:
+        try:
+            return check_free(workdir)
+        except CheckpointError:
+            time.sleep(0.2)
 
 
 def _lock(file: IO[str], workdir: Path) -> None:

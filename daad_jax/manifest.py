@@ -3,10 +3,10 @@
 import functools
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
+from daad_jax import files
 from daad_jax.errors import CheckpointError
 
 MANIFEST_FILE = "manifest.json"
@@ -19,19 +19,15 @@ class DamagedError(Exception):
 
 def write_json(path: Path, values: dict[str, Any]) -> None:
     """Writes a file of JSON, whole or not at all."""
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w") as file:
-        file.write(json.dumps(values, indent=2) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+    with files.replacing(path) as partial:
+        partial.write_text(json.dumps(values, indent=2) + "\n")
 
 
 def write(folder: Path) -> None:
     """Writes the manifest of a complete checkpoint into its folder."""
     path = folder / MANIFEST_FILE
-    files = sorted(file for file in folder.rglob("*") if file.is_file() and file != path)
-    described = {file.relative_to(folder).as_posix(): _describe(file) for file in files}
+    found = sorted(file for file in folder.rglob("*") if file.is_file() and file != path)
+    described = {file.relative_to(folder).as_posix(): _describe(file) for file in found}
     write_json(path, {"format": FORMAT, "files": described})
 
 
@@ -53,8 +49,8 @@ def check(folder: Path) -> bool:
                 f"{folder / MANIFEST_FILE}: has format {number}, and this daad_jax knows formats "
                 f"up to {FORMAT}; update daad_jax"
             )
-        files = values["files"].items()
-        wanted = {name: (int(file["bytes"]), str(file["blake2b"])) for name, file in files}
+        listed = values["files"].items()
+        wanted = {name: (int(file["bytes"]), str(file["blake2b"])) for name, file in listed}
     except FileNotFoundError:
         return False
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

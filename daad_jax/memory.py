@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from daad_jax import addressing, partition
+from daad_jax import addressing, layers, partition
 from daad_jax.addressing import BatchReads, Request, Rule, Weigh
 from daad_jax.addressing.interface import Arrays
 
@@ -232,7 +232,7 @@ class BlockMemory(nn.Module):
             they come to.
         """
         rule = addressing.as_rule(self.rule)
-        queries = partition.divide(feature_map, self.rates)
+        queries = partition.divide(layers.at_least_float32(feature_map), self.rates)
         own_state = rule.init_state is not None
         items, state = self._items_and_state(rule, queries)
         params = self._params(rule, items)
@@ -251,7 +251,8 @@ class BlockMemory(nn.Module):
             losses = {name: jnp.mean(values) for name, values in losses.items()}
         if own_state and update and not self.is_initializing():
             self.put_variable("memory", "state", new_state)
-        assembled = partition.assemble(reads.block, feature_map.shape, self.rates)
+        blocks = reads.block.astype(feature_map.dtype)
+        assembled = partition.assemble(blocks, feature_map.shape, self.rates)
         if not return_weights:
             reads = reads._replace(weights=None)
         return assembled, reads, BatchSummary(usage, losses, weighted_loss(rule, losses))

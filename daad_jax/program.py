@@ -2,17 +2,14 @@
 
 import functools
 import json
-import sys
-from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import psutil
 from jax.sharding import Mesh
 
 from daad_jax import config as config_lib
-from daad_jax import sharding
+from daad_jax import host_memory, sharding
 from daad_jax.config import Config
 from daad_jax.errors import ConfigError
 from daad_jax.state import (
@@ -172,17 +169,4 @@ def available_memory(mesh: Mesh) -> int:
     stats = device.memory_stats() or {}
     if "bytes_limit" in stats:
         return int(stats["bytes_limit"] - stats.get("bytes_in_use", 0))
-    available = min(psutil.virtual_memory().available, _container_memory())
-    return available // len(mesh.local_devices)
-
-
-def _container_memory() -> int:
-    """What this process's control group may still take; no bound where there is no such limit."""
-    group = Path("/sys/fs/cgroup")
-    try:
-        limit = int((group / "memory.max").read_text())
-        used = int((group / "memory.current").read_text())
-        statistics = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-    except (OSError, ValueError):
-        return sys.maxsize
-    return limit - used + int(statistics.get("inactive_file", 0))
+    return host_memory.available() // len(mesh.local_devices)

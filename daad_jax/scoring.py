@@ -11,12 +11,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from daad_jax import addressing, partition, scores, sharding
+from daad_jax import addressing, files, interruption, partition, scores, sharding
 from daad_jax.checkpoint import Checkpoints, load_config
 from daad_jax.config import Config, ScoreConfig
 from daad_jax.data.images import decode_image, read_bytes, resize_array
-from daad_jax.errors import CheckpointError
+from daad_jax.errors import CheckpointError, NonFiniteError
 from daad_jax.generator import MemorySpec
+from daad_jax.manifest import write_json
 from daad_jax.memory import MemoryRead, item_usage
 from daad_jax.scores import Scale
 from daad_jax.state import Networks, TrainState, build_networks, build_optimizer, init_state
@@ -267,9 +268,13 @@ class Scorer:
         """Scores uint8 ``(n, H, W, C)`` of the model's size, n at least 1.
 
         With `memory.test_update` the images come in this order, from the trained items on.
+
+        Raises:
+            NonFiniteError: naming the first image with a score or map that is not finite.
         """
         parts = list(self._batches(images))
         joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        _check_finite(joined)
         alignment = joined.get("alignment_score")
         return RawScores(
             joined["reconstruction_score"].astype(np.float64),
@@ -309,10 +314,23 @@ class Scorer:
     def placed(self, images: np.ndarray) -> Iterator[tuple[int, jax.Array]]:
         """Batches of one shape on the mesh, each with how many of its images are real."""
         for start in range(0, len(images), self._batch):
+            interruption.check()
             batch = np.asarray(images[start : start + self._batch])
             count = len(batch)
             padded = np.concatenate([batch, np.repeat(batch[:1], self._batch - count, axis=0)])
             yield count, sharding.place_batch(padded.shape, padded.__getitem__, self._mesh)
+
+
+def _check_finite(results: dict[str, np.ndarray]) -> None:
+    for name in ("reconstruction", *results):
+        bad = np.flatnonzero(
+            ~np.isfinite(results[name]).reshape(len(results[name]), -1).all(axis=1)
+        )
+        if len(bad):
+            raise NonFiniteError(
+                f"image {bad[0] + 1} of {len(results[name])}: its {name} is not finite; these "
+                "weights have diverged, train anew with a lower train.learning_rate"
+            )
 
 
 class Detector:
@@ -350,6 +368,7 @@ class Detector:
         Raises:
             ValueError: for another dtype or shape, a single image, or no image at all.
             DataError: if a file cannot be read or is no image; the message names it.
+            NonFiniteError: if a score is not finite, since the training has diverged.
         """
         if isinstance(images, (str, Path)) or (isinstance(images, np.ndarray) and images.ndim < 4):
             raise ValueError("one image? put it into a list")
@@ -526,7 +545,8 @@ def fit_reference(raw: RawScores, step: int) -> Reference:
 def save_reference(workdir: Path, reference: Reference) -> None:
     """Writes ``reference.npz``."""
     values = {name: value for name, value in reference._asdict().items() if value is not None}
-    np.savez(workdir / REFERENCE_FILE, **values)
+    with files.replacing(workdir / REFERENCE_FILE) as partial, partial.open("wb") as file:
+        np.savez(file, **values)
 
 
 def load_reference(workdir: Path, step: int) -> Reference | None:
@@ -553,7 +573,7 @@ def save_calibration(workdir: Path, calibration: Calibration) -> None:
     values = {**calibration._asdict(), "reconstruction": calibration.reconstruction._asdict()}
     if calibration.alignment is not None:
         values["alignment"] = calibration.alignment._asdict()
-    (workdir / CALIBRATION_FILE).write_text(json.dumps(values, indent=2) + "\n")
+    write_json(workdir / CALIBRATION_FILE, values)
 
 
 def load_calibration(workdir: Path, step: int) -> Calibration | None:

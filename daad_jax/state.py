@@ -92,6 +92,7 @@ def build_networks(config: Config) -> Networks:
         skip_join=model.skip_join,
         query_from=model.query_from,
         batch_norm_momentum=model.batch_norm_momentum,
+        dtype=jnp.dtype(model.compute_dtype),
     )
     if not config.has_discriminator:
         return Networks(generator, None)
@@ -100,6 +101,7 @@ def build_networks(config: Config) -> Networks:
         max_width=critic.max_width,
         feature_layer=critic.feature_layer,
         batch_norm_momentum=model.batch_norm_momentum,
+        dtype=jnp.dtype(model.compute_dtype),
     )
     return Networks(generator, discriminator)
 

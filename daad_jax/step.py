@@ -12,6 +12,7 @@ from daad_jax.config import Config
 from daad_jax.generator import summarize_batch, summarize_reads
 from daad_jax.losses import LossWeights
 from daad_jax.state import Networks, NetworkState, TrainState
+from daad_jax.watch import Finiteness, finiteness
 
 Metrics = dict[str, jax.Array]
 
@@ -42,6 +43,24 @@ class StepSpec(NamedTuple):
     average_decay: float = 0.0
 
 
+class Gradients(NamedTuple):
+    """What a step learns from a batch before it moves anything.
+
+    Attributes:
+        generator: gradients of the generator's loss by its parameters.
+        discriminator: those of the discriminator's loss by its own, or None.
+        metrics: the step's metrics.
+        finite: which tensors of the step are finite.
+        aux: the next batch statistics of both networks, and the memories' reads.
+    """
+
+    generator: Any
+    discriminator: Any
+    metrics: Metrics
+    finite: Finiteness
+    aux: dict[str, Any]
+
+
 def step_spec(config: Config) -> StepSpec:
     """Reads a `StepSpec` off a validated config."""
     loss = config.loss
@@ -64,7 +83,7 @@ def train_step(
     state: TrainState,
     images: jax.Array,
     key: jax.Array,
-) -> tuple[TrainState, Metrics]:
+) -> tuple[TrainState, Metrics, Finiteness]:
     """One update of both networks from one forward of the generator.
 
     Both gradients are taken at the same parameters: two pullbacks of one forward, each of which
@@ -79,12 +98,51 @@ def train_step(
         key: the run's random key.
 
     Returns:
-        The next state, and scalars: the losses, the gradients' norms, D(x) and D(x_hat), and each
-        memory's summary.
+        The next state; scalars: the losses, the gradients' norms, D(x) and D(x_hat), and each
+        memory's summary; and which tensors were finite before the update.
     """
     key = jax.random.fold_in(key, state.step)
     images = prepare_images(images, key, spec)
     noise = jax.random.fold_in(key, _MEMORY_STREAM)
+    found = gradients(networks, spec, state, images, noise)
+    metrics, aux = found.metrics, found.aux
+    generator = _update(optimizer, state.generator, found.generator, aux["generator_stats"])
+    generator = dataclasses.replace(generator, memory=aux["memory"])
+    discriminator = state.discriminator
+    if discriminator is not None:
+        if spec.weights.adv > 0 or spec.alignment_updates_discriminator:
+            discriminator = _update(
+                optimizer, discriminator, found.discriminator, aux["discriminator_stats"]
+            )
+        else:
+            discriminator = dataclasses.replace(
+                discriminator, batch_stats=aux["discriminator_stats"]
+            )
+    updated = TrainState(state.step + 1, generator, discriminator, state.average)
+    if spec.average_decay > 0:
+        updated = dataclasses.replace(updated, average=_average(updated, spec.average_decay))
+    return updated, metrics, found.finite
+
+
+def gradients(
+    networks: Networks,
+    spec: StepSpec,
+    state: TrainState,
+    images: jax.Array,
+    noise: jax.Array | None = None,
+) -> Gradients:
+    """Both networks' gradients, each by its own loss, from one forward.
+
+    Args:
+        networks: the modules.
+        spec: the losses.
+        state: the state.
+        images: ``(B, H, W, C)`` in [-1, 1].
+        noise: the key of addressing rules that draw noise; only they need one.
+
+    Returns:
+        `Gradients`; its metrics are those of `train_step`.
+    """
     outputs, pullback, aux = jax.vjp(
         lambda g, d: _forward(networks, spec, state, images, noise, g, d),
         state.generator.params,
@@ -92,30 +150,24 @@ def train_step(
         has_aux=True,
     )
     cotangent, metrics = jax.grad(_generator_loss, has_aux=True)(outputs, images, spec)
-    generator_grads, _ = pullback(cotangent)
-    generator = _update(optimizer, state.generator, generator_grads, aux["generator_stats"])
-    generator = dataclasses.replace(generator, memory=aux["memory"])
+    generator_grads, discriminator_grads = pullback(cotangent)[0], None
     metrics["gradient_norm/generator"] = optax.tree.norm(generator_grads)
-
-    discriminator = state.discriminator
-    if discriminator is not None:
+    if state.discriminator is not None:
         cotangent, d_metrics = jax.grad(_discriminator_loss, has_aux=True)(outputs, spec)
         _, discriminator_grads = pullback(cotangent)
         metrics |= d_metrics
         metrics["gradient_norm/discriminator"] = optax.tree.norm(discriminator_grads)
-        if spec.weights.adv > 0 or spec.alignment_updates_discriminator:
-            discriminator = _update(
-                optimizer, discriminator, discriminator_grads, aux["discriminator_stats"]
-            )
-        else:
-            discriminator = dataclasses.replace(
-                discriminator, batch_stats=aux["discriminator_stats"]
-            )
     metrics |= summarize_reads(aux["reads"]) | summarize_batch(aux["batch"])
-    updated = TrainState(state.step + 1, generator, discriminator, state.average)
-    if spec.average_decay > 0:
-        updated = dataclasses.replace(updated, average=_average(updated, spec.average_decay))
-    return updated, metrics
+    grads = {"generator": generator_grads, "discriminator": discriminator_grads}
+    finite = finiteness(
+        ("parameters/generator", state.generator.params),
+        *((name, aux[name]) for name in ("features", "assembled")),
+        ("parameters/discriminator", state.discriminator and state.discriminator.params),
+        ("outputs", outputs),
+        ("", {name: value for name, value in metrics.items() if name.startswith("loss/")}),
+        ("gradients", grads),
+    )
+    return Gradients(generator_grads, discriminator_grads, metrics, finite, aux)
 
 
 def _average(state: TrainState, decay: float) -> tuple[Any, Any]:
@@ -152,7 +204,7 @@ def _forward(
     spec: StepSpec,
     state: TrainState,
     images: jax.Array,
-    noise: jax.Array,
+    noise: jax.Array | None,
     generator_params: Any,
     discriminator_params: Any,
 ) -> tuple[dict[str, jax.Array], dict[str, Any]]:
@@ -162,7 +214,7 @@ def _forward(
         images,
         train=True,
         mutable=["batch_stats", "memory"],
-        rngs={"memory": noise},
+        rngs={} if noise is None else {"memory": noise},
     )
     outputs = {"reconstruction": generated["reconstruction"]}
     losses_of_rules = [one.loss for one in generated["batch"].values() if one.loss is not None]
@@ -172,6 +224,8 @@ def _forward(
         "reads": generated["reads"],
         "batch": generated["batch"],
         "memory": updated.get("memory", {}),
+        "features": {f"scale_{i + 1}": one for i, one in enumerate(generated["features"])},
+        "assembled": {f"scale_{i + 1}": one for i, one in enumerate(generated["assembled"])},
         "generator_stats": updated.get("batch_stats", state.generator.batch_stats),
     }
     if networks.discriminator is not None:

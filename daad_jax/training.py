@@ -1,11 +1,13 @@
 """The training loop: batches in, checkpoints and metrics out."""
 
+import contextlib
 import itertools
 import json
 import math
 import os
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
@@ -13,20 +15,23 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from daad_jax import lock, sharding
+from daad_jax import interruption, lock, processes, sharding
 from daad_jax.checkpoint import (
     Checkpoints,
     check_same_images,
     check_same_run,
+    load_config,
     save_config,
 )
 from daad_jax.config import Config
 from daad_jax.data import Dataset, batches
 from daad_jax.errors import NonFiniteError
+from daad_jax.generator import Generator
 from daad_jax.program import Program, build_program
 from daad_jax.state import TrainState
 from daad_jax.step import Metrics
 from daad_jax.tensorboard import ScalarWriter
+from daad_jax.watch import Bank, Finiteness, Watch
 
 METRICS_FILE = "metrics.jsonl"
 TENSORBOARD = "tensorboard"
@@ -68,6 +73,7 @@ def train(
         ConfigError: if the config does not fit the devices.
         CheckpointError: if the workdir holds another run, or one that cannot be read, or another
             process is at work there.
+        Interrupted: on the command line, if a signal asked for it; the step that ran is saved.
         NonFiniteError: when a loss or gradient is not finite; its metrics are written and no
             checkpoint is.
         SaveError: when a checkpoint cannot be written; at the latest before this returns.
@@ -75,11 +81,25 @@ def train(
     check_same_run(workdir, config)
     program = build_program(config, mesh or sharding.make_mesh())
     log(describe(program))
+    with contextlib.ExitStack() as held:
+        processes.in_first(lambda: held.enter_context(_begin(config, dataset, workdir)))
+        if not processes.is_first():
+            load_config(workdir)  # It has to lie where every process sees it.
+            check_same_images(workdir, dataset.train.images)
+        interruption.check()
+        state = _train(program, config, dataset, workdir, stop_at, log)
+    done, steps = int(state.step), total_steps(config, len(dataset.train))
+    interruption.check(f" at step {done} of {steps}" + ", which is saved" * (done > 0))
+    return state
+
+
+@contextlib.contextmanager
+def _begin(config: Config, dataset: Dataset, workdir: Path) -> Iterator[None]:
     with lock.hold(workdir):
         check_same_run(workdir, config)  # Another process may have begun a run meanwhile.
         check_same_images(workdir, dataset.train.images)
         save_config(workdir, config, dataset.train.images)
-        return _train(program, config, dataset, workdir, stop_at, log)
+        yield
 
 
 def _train(
@@ -92,14 +112,29 @@ def _train(
 ) -> TrainState:
     steps = total_steps(config, len(dataset.train))
     end = steps if stop_at is None else min(steps, stop_at)
-    with Checkpoints(workdir, config.train.keep_checkpoints) as checkpoints:
+    keep = config.train.keep_checkpoints if processes.is_first() else None
+    with Checkpoints(workdir, keep) as checkpoints:
         if checkpoints.latest_step() is None:
             state = init_program(program, config, dataset)
         else:
-            state = checkpoints.restore(program.shapes)
+            restored: list[TrainState] = []
+            # What is damaged the first one puts aside before the others look.
+            processes.in_first(lambda: restored.append(checkpoints.restore(program.shapes)))
+            state = restored[0] if restored else checkpoints.restore(program.shapes)
             log(f"resuming at step {int(state.step)} of {steps}")
-        with MetricsLog(workdir / METRICS_FILE, config, int(state.step)) as metrics_log:
+        watch = Watch(_banks(program.networks.generator, config))
+        with (
+            _log_folder(workdir) as folder,
+            MetricsLog(Path(folder) / METRICS_FILE, config, int(state.step), watch) as metrics_log,
+        ):
             return _loop(program, config, dataset, state, end, checkpoints, metrics_log)
+
+
+def _log_folder(workdir: Path) -> contextlib.AbstractContextManager[Path | str]:
+    """The workdir; for all processes but the first a folder of their own, which is thrown away."""
+    if processes.is_first():
+        return contextlib.nullcontext(workdir)
+    return tempfile.TemporaryDirectory()
 
 
 def init_program(program: Program, config: Config, dataset: Dataset) -> TrainState:
@@ -129,6 +164,18 @@ def describe(program: Program) -> str:
     )
 
 
+def _banks(generator: Generator, config: Config) -> dict[str, Bank]:
+    """What the counts of each memory in the metrics are held against."""
+    batch = config.train.batch_size
+    return {
+        f"scale_{index + 1}": Bank(
+            memory.items * math.prod(memory.groups), batch * math.prod(memory.rates)
+        )
+        for index, memory in enumerate(generator.memories)
+        if memory is not None
+    }
+
+
 def _loop(
     program: Program,
     config: Config,
@@ -138,24 +185,31 @@ def _loop(
     checkpoints: Checkpoints,
     metrics_log: "MetricsLog",
 ) -> TrainState:
-    key = jax.random.fold_in(jax.random.key(config.seed), _STEP_STREAM)
-    key = jax.device_put(key, sharding.replicated(program.mesh))
+    key = jax.jit(
+        lambda: jax.random.fold_in(jax.random.key(config.seed), _STEP_STREAM),
+        out_shardings=sharding.replicated(program.mesh),
+    )()
     start = int(state.step)
     bar = tqdm(
         total=end, initial=start, desc=dataset.category, unit="step", disable=None, file=sys.stderr
     )
+    stop = processes.Stop(program.mesh)
+    last = stop()
     with bar:
         for step in range(start, end):
+            if last:
+                break
             batch = training_batch(program, config, dataset, step)
-            state, metrics = program.step(state, batch, key)
+            state, metrics, finite = program.step(state, batch, key)
             done = step + 1
-            metrics_log.add(done, metrics)
+            metrics_log.add(done, metrics, finite)
             bar.update()
             checkpoints.check()
-            if done % config.train.log_every == 0 or done == end:
-                last = metrics_log.flush()
-                bar.set_postfix_str(_postfix(last, config, bar), refresh=False)
-            if done % config.train.checkpoint_every == 0 or done == end:
+            last = done == end or stop()
+            if done % config.train.log_every == 0 or last:
+                newest = metrics_log.flush()
+                bar.set_postfix_str(_postfix(newest, config, bar), refresh=False)
+            if done % config.train.checkpoint_every == 0 or last:
                 metrics_log.flush()
                 metrics_log.sync()
                 _check_finite(state, done, config)
@@ -195,10 +249,10 @@ class MetricsLog:
     step is then checked, whether it is written or not.
     """
 
-    def __init__(self, path: Path, config: Config, step: int) -> None:
+    def __init__(self, path: Path, config: Config, step: int, watch: Watch) -> None:
         """Opens the file; lines of steps after `step`, which will be made again, are dropped."""
-        self._path, self._config = path, config
-        self._pending: list[tuple[int, Metrics]] = []
+        self._path, self._config, self._watch = path, config, watch
+        self._pending: list[tuple[int, Metrics, Finiteness]] = []
         self._last: dict[str, float] = {}
         if path.exists():
             lines = path.read_text().splitlines(keepends=True)
@@ -216,9 +270,9 @@ class MetricsLog:
         self._file.close()
         self._events.close()
 
-    def add(self, step: int, metrics: Metrics) -> None:
-        """Remembers the metrics of a step, still on the device."""
-        self._pending.append((step, metrics))
+    def add(self, step: int, metrics: Metrics, finite: Finiteness) -> None:
+        """Remembers what a step returned, still on the device."""
+        self._pending.append((step, metrics, finite))
 
     def flush(self) -> dict[str, float]:
         """Writes what is due and checks all.
@@ -227,20 +281,23 @@ class MetricsLog:
             The newest step's metrics.
 
         Raises:
-            NonFiniteError: for the first step with a metric that is not finite, once written.
+            NonFiniteError: for the first step with a tensor or metric that is not finite, naming
+                the first of them, once its metrics are written.
         """
-        for step, metrics in jax.device_get(self._pending):
+        for step, metrics, finite in jax.device_get(self._pending):
             values = {name: float(np.asarray(value)) for name, value in metrics.items()}
             bad = [name for name, value in values.items() if not math.isfinite(value)]
-            if bad or step % self._config.train.log_every == 0:
+            offender = finite.first_offender() or next(iter(bad), None)
+            if offender or step % self._config.train.log_every == 0:
                 self._write(step, values)
-            if bad:
+            if offender:
                 self._pending.clear()
                 raise NonFiniteError(
-                    f"step {step}: {bad[0]} is {values[bad[0]]}; training stopped without saving "
-                    f"it. Lower train.learning_rate ({self._config.train.learning_rate}) or "
-                    "look at the images; the last checkpoint is sound"
+                    f"step {step}: {offender} is not finite; training stopped without saving it. "
+                    f"Lower train.learning_rate ({self._config.train.learning_rate}) or look at "
+                    "the images; the last checkpoint is sound"
                 )
+            self._watch.add(step, values)
             self._last = values
         self._pending.clear()
         return self._last

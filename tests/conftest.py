@@ -15,13 +15,6 @@ os.environ["XLA_FLAGS"] = " ".join(
     ]
 )
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# What one test or child process has compiled, no other compiles again.
-COMPILED = "JAX_COMPILATION_CACHE_DIR"
-OWN_CACHE = COMPILED not in os.environ
-if OWN_CACHE:
-    os.environ[COMPILED] = tempfile.mkdtemp(prefix="daad_jax-tests-")
-    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
-    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 sys.path.insert(0, os.fspath(Path(__file__).parent.parent))
 
 import jax
@@ -36,10 +29,22 @@ from daad_jax.data.dataset import GOOD, Dataset, ImageSet
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
-def pytest_unconfigure() -> None:
-    """Removes the compiled programs; pytest-xdist's workers inherit the folder and leave it."""
-    if OWN_CACHE:
-        shutil.rmtree(os.environ[COMPILED], ignore_errors=True)
+COMPILED = "JAX_COMPILATION_CACHE_DIR"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """What one test, worker or child process has compiled, no other compiles again."""
+    if COMPILED in os.environ:  # A worker of pytest-xdist inherits it.
+        return
+    folder = tempfile.mkdtemp(prefix="daad_jax-tests-")
+    config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+    for name, value in [
+        (COMPILED, folder),
+        ("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", 0),
+        ("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", -1),
+    ]:
+        os.environ[name] = str(value)
+        jax.config.update(name.lower(), value)
 
 
 def tiny_config(setting: str = "daad_plus", **overrides: object) -> Config:

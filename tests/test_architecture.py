@@ -17,7 +17,8 @@ ROOT = Path(__file__).parent.parent
 # Data flows one way; a module never imports one of a later group.
 ORDER = [
     ["errors"],
-    ["lock", "manifest"],
+    ["files", "host_memory", "interruption"],
+    ["allocator", "lock", "manifest", "watch"],
     ["partition", "addressing", "layers"],
     ["memory", "losses"],
     ["generator", "discriminator"],
@@ -25,6 +26,7 @@ ORDER = [
     ["config_reference"],
     ["data"],
     ["sharding"],
+    ["processes"],
     ["state"],
     ["step"],
     ["program"],

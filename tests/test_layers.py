@@ -1,3 +1,4 @@
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -53,3 +54,33 @@ def test_up_conv_adds_its_bias():
     shifted = {**params, "bias": params["bias"] + jnp.array([1.0, 2.0])}
     difference = module.apply({"params": shifted}, x) - module.apply({"params": params}, x)
     np.testing.assert_allclose(difference[0, 0, 0], [1.0, 2.0], rtol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(2, 6, 10, 3), (1, 2, 2, 4), (3, 8, 4, 1)])
+def test_down_sample_and_its_gradients_are_those_of_lax(shape):
+    x = jax.random.normal(jax.random.key(0), shape)
+    kernel = jax.random.normal(jax.random.key(1), (4, 4, shape[-1], 5))
+
+    def reference(x, kernel):
+        return jax.lax.conv_general_dilated(
+            x, kernel, (2, 2), ((1, 1), (1, 1)), dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+
+    np.testing.assert_array_equal(layers.down_sample(x, kernel), reference(x, kernel))
+    for argument in (0, 1):
+        ours = jax.grad(lambda *a: jnp.sum(layers.down_sample(*a) ** 3), argument)(x, kernel)
+        theirs = jax.grad(lambda *a: jnp.sum(reference(*a) ** 3), argument)(x, kernel)
+        np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-2)
+
+
+@pytest.mark.parametrize("use_bias", [True, False])
+def test_down_conv_takes_the_parameters_of_flax(use_bias):
+    ours = layers.DownConv(5, use_bias=use_bias)
+    theirs = nn.Conv(5, (4, 4), (2, 2), ((1, 1), (1, 1)), use_bias=use_bias)
+    x = jax.random.normal(jax.random.key(0), (2, 6, 4, 3))
+    variables = theirs.init(jax.random.key(1), x)
+    assert jax.tree.map(jnp.shape, ours.init(jax.random.key(1), x)) == jax.tree.map(
+        jnp.shape, variables
+    )
+    variables = jax.tree.map(lambda leaf: leaf + 0.1, variables)
+    np.testing.assert_allclose(ours.apply(variables, x), theirs.apply(variables, x), rtol=1e-5)

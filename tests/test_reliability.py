@@ -11,12 +11,9 @@ import errno
 import fcntl
 import gc
 import json
-import os
 import re
 import resource
 import shutil
-import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -35,20 +32,11 @@ from daad_jax.state import NetworkState, TrainState
 from daad_jax.training import train
 from tests.conftest import tiny_config, tiny_dataset
 from tests.data.test_folder import make_category
+from tests.processes import PAUSE, ROOT, TRAIN, child, files_of, kill, names_in, wait_for
 from tests.test_cli import train_args
 
-ROOT = Path(__file__).parent.parent
 FORMAT_1 = Path(__file__).parent / "fixtures" / "checkpoint_format_1"
 
-# Stops the process's thread for good where an audit event names a path that fits, and says so.
-PAUSE = """
-import re, sys, threading
-def pause(name, arguments):
-    if name == sys.argv[1] and any(re.search(sys.argv[2], str(one)) for one in arguments):
-        print("paused", flush=True)
-        threading.Event().wait()
-sys.addaudithook(pause)
-"""
 SAVE = """
 from pathlib import Path
 import jax
@@ -60,9 +48,12 @@ with Checkpoints(Path(sys.argv[3]), 1) as checkpoints:
         weights = jax.random.normal(jax.random.key(step), (50, 40))
         checkpoints.save(TrainState(jnp.int32(step), NetworkState({"w": weights}, {}, {}), None))
 """
-TRAIN = """
-from daad_jax import cli
-sys.exit(cli.run(cli.train_main, sys.argv[3:]))
+RESTORE = """
+from pathlib import Path
+from daad_jax.checkpoint import Checkpoints
+from tests.test_reliability import shapes
+with Checkpoints(Path(sys.argv[3])) as checkpoints:
+    print("restored", checkpoints.restore(shapes()).step, flush=True)
 """
 LIMIT = """
 import resource, sys
@@ -96,14 +87,6 @@ def restore(workdir, keep=None, **kwargs):
     return step
 
 
-def files_of(folder):
-    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-def names_in(folder):
-    return sorted(path.name for path in folder.iterdir())
-
-
 def largest(folder):
     return max(
         (path for path in folder.rglob("*") if path.is_file()), key=lambda p: len(p.read_bytes())
@@ -125,32 +108,6 @@ def change(path):
 
 
 DAMAGE = [(remove, "is missing"), (truncate, "bytes instead of"), (change, "differs from what was")]
-
-
-@contextlib.contextmanager
-def child(*arguments):
-    """A process of its own, which does not outlive the test."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", *map(os.fspath, arguments)],
-        env={**os.environ, "PYTHONPATH": os.fspath(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    with process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-def wait_for_pause(process):
-    assert "paused\n" in iter(process.stdout.readline, ""), process.stderr.read()
-
-
-def kill(process):
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
 
 
 def line_of(capsys):
@@ -178,7 +135,7 @@ def test_sigkill_at_any_point_of_a_save_leaves_a_sound_checkpoint(tmp_path):
             for (event, path, _), folder in zip(PHASES, folders, strict=True)
         ]
         for process in saving:
-            wait_for_pause(process)
+            wait_for(process, "paused")
             kill(process)
     for folder, (*_, step) in zip(folders, PHASES, strict=True):
         assert restore(folder) == step
@@ -270,6 +227,32 @@ def test_a_checkpoint_without_a_manifest_and_of_other_shapes_is_damaged(tmp_path
     remove(tmp_path / "checkpoints/4/manifest.json")
     assert restore(tmp_path) == 2
     assert "generator/params/w is of shape (3, 4) in the checkpoint" in line_of(capsys)
+
+
+def test_a_checkpoint_that_is_whole_and_cannot_be_restored_is_an_error(tmp_path, capsys):
+    save(tmp_path, 2, 4)
+    for path in files_of(tmp_path / "checkpoints/4/default/ocdbt.process_0"):
+        path.write_bytes(b"?")
+    manifest.write(tmp_path / "checkpoints/4")  # as if it had been saved so
+    before = files_of(tmp_path)
+    message = r"checkpoints/4: is whole, but cannot be restored \(.*\); free memory, or install"
+    with pytest.raises(CheckpointError, match=message) as caught:
+        restore(tmp_path, keep=2)
+    assert "\n" not in str(caught.value)
+    assert files_of(tmp_path) == before
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("path", [r"checkpoints/2/manifest.json$", r"checkpoints/2/default/"])
+def test_who_reads_a_checkpoint_that_is_removed_takes_the_newest(tmp_path, path):
+    save(tmp_path, 2, keep=1)
+    pause_once = PAUSE.replace("threading.Event().wait()", "sys.stdin.readline()")
+    with child(pause_once + RESTORE, "open", path, tmp_path) as process:
+        wait_for(process, "paused")
+        save(tmp_path, 4, 6, keep=1)
+        output, error = process.communicate("\n" * 100)
+    assert output.splitlines()[-1:] == ["restored 6"]
+    assert error == ""
 
 
 # A disk that is full.
@@ -398,7 +381,7 @@ def test_a_run_keeps_others_out_until_it_is_killed_in_a_save_and_then_goes_on(
     workdir = tmp_path / "w"
     pause = (PAUSE + TRAIN, "os.rename", r"checkpoints/4$")
     with child(*pause, *arguments(root, workdir)) as process:
-        wait_for_pause(process)
+        wait_for(process, "paused")
         before = files_of(workdir)
         assert cli.run(cli.train_main, arguments(root, workdir)) == 2
         assert_refused(workdir, capsys)
@@ -557,6 +540,13 @@ def test_a_workdir_is_held_while_it_is_trained_and_not_afterwards(tmp_path, one_
         evaluate(tmp_path, dataset, mesh=one_device)  # who holds it may
 
 
+def test_a_held_workdir_is_refused_without_waiting(tmp_path):
+    with concurrent.futures.ThreadPoolExecutor(1) as pool, lock.hold(tmp_path):
+        waiting = pool.submit(lock.check_free, tmp_path)
+        with pytest.raises(CheckpointError, match="another train.py, eval.py or grid is at work"):
+            waiting.result(timeout=20)
+
+
 def test_a_run_that_another_began_meanwhile_is_left_alone(tmp_path, one_device):
     first, second = tiny_config("ae", train__steps=1), tiny_config("ae", train__steps=1, seed=7)
     dataset = tiny_dataset(first)
@@ -591,5 +581,6 @@ def test_the_page_names_tests_that_exist():
     named = set(re.findall(r"`(test_\w+)`", page))
     own = {name for name in globals() if name.startswith("test_")}
     assert own - named == {"test_the_page_names_tests_that_exist"}
+    others = "".join(path.read_text() for path in (ROOT / "tests").glob("test_*.py"))
     for name in named - own:
-        assert name in (ROOT / "tests" / "test_training.py").read_text()
+        assert f"def {name}(" in others

@@ -1,4 +1,5 @@
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -192,7 +193,8 @@ def test_one_device_and_eight_agree_on_losses_and_gradients():
         batch = sharding.place_batch(IMAGES.shape, IMAGES.__getitem__, program.mesh)
         state = program.init(KEY, batch)
         key = jax.device_put(KEY, sharding.replicated(program.mesh))
-        new, metrics = program.step(state, batch, key)
+        new, metrics, finite = program.step(state, batch, key)
+        assert finite.first_offender() is None
         moments = new.generator.opt_state[0].mu, new.discriminator.opt_state[0].mu
         results.append(jax.device_get((metrics, moments)))
     (one, one_mu), (eight, eight_mu) = results
@@ -221,3 +223,18 @@ def test_parameters_are_counted_by_part():
     assert counts["discriminator"] == sum(
         leaf.size for leaf in jax.tree.leaves(state.discriminator.params)
     )
+
+
+def test_bfloat16_changes_what_is_computed_in_and_keeps_the_rest_float32():
+    _, _, _, state, step = make(model__compute_dtype="bfloat16")
+    assert {leaf.dtype.name for leaf in jax.tree.leaves(state)} == {"float32", "int32"}
+    new, metrics = step(state, IMAGES, KEY)
+    assert {leaf.dtype.name for leaf in jax.tree.leaves(new)} == {"float32", "int32"}
+    assert {value.dtype.name for value in metrics.values()} == {"float32"}
+    _, expected = make()[4](make()[3], IMAGES, KEY)
+    for name in ("loss/rec", "loss/generator", "loss/discriminator"):
+        np.testing.assert_allclose(metrics[name], expected[name], rtol=0.03)
+        assert metrics[name] != expected[name]
+    text = step.lower(state, IMAGES, KEY).as_text()
+    assert re.search(r"stablehlo.convolution.*xbf16>", text)
+    assert not re.search(r"stablehlo.convolution.*xf32>", text)

@@ -6,6 +6,7 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from daad_jax import config as config_lib
 from daad_jax.tensorboard import ScalarWriter
 from daad_jax.training import METRICS_FILE, TENSORBOARD, MetricsLog
+from daad_jax.watch import Watch, finiteness
 
 
 def read_events(folder):
@@ -36,9 +37,9 @@ def test_resuming_doubles_no_step(tmp_path):
     config = config_lib.from_setting("daad_plus")
     config.train.log_every = 2
     for start, end in ((0, 9), (4, 8), (8, 12)):
-        with MetricsLog(tmp_path / METRICS_FILE, config, start) as log:
+        with MetricsLog(tmp_path / METRICS_FILE, config, start, Watch({})) as log:
             for step in range(start + 1, end + 1):
-                log.add(step, {"loss/rec": step + start / 100})
+                log.add(step, {"loss/rec": step + start / 100}, finiteness(("", {"a": 1.0})))
             log.flush()
             log.sync()
             # A killed run never closes its log: what it synced has to be there already.

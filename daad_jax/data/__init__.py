@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from daad_jax import interruption
 from daad_jax.config import Config
 from daad_jax.data import digits, folder, one_class, prepared, textures
 from daad_jax.data.dataset import Dataset, ImageSet, display_name
@@ -55,7 +56,8 @@ def load_dataset(config: Config, category: str, cache: Path | None = None) -> Da
         ConfigError: if the config asks for what the source does not have.
         DataError: if files are missing or damaged, or there are too few images.
     """
-    dataset = _load(config, category, cache)
+    with interruption.anywhere():
+        dataset = _load(config, category, cache)
     if not 0 < np.sum(dataset.test.labels) < len(dataset.test):
         raise DataError(
             f"data.category: no good or no defective test image of {dataset.category!r} can be "

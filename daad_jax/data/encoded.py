@@ -13,6 +13,7 @@ import numpy as np
 import PIL
 from tqdm import tqdm
 
+from daad_jax import host_memory
 from daad_jax.config import DataConfig
 from daad_jax.data import cache as cache_lib
 from daad_jax.data import images
@@ -90,6 +91,7 @@ def _load_in_memory(
         content = encoded.read(index)
         return _decode(encoded, index, content, config), len(content)
 
+    _check_memory(shape)
     pixels = np.empty(shape, np.uint8)
     sizes: dict[int, int] = {}
     for index, result in enumerate(_in_threads(decode, shape[0], "decoding")):
@@ -98,6 +100,17 @@ def _load_in_memory(
         else:
             pixels[len(sizes)], sizes[index] = result
     return pixels[: len(sizes)], sizes
+
+
+def _check_memory(shape: tuple[int, ...]) -> None:
+    """Refuses before hours of decoding what the system would end the process for."""
+    needed, available = int(np.prod(shape)), host_memory.available()
+    if needed > available:
+        raise DataError(
+            f"data.memory_limit_mb: {shape[0]} decoded images need {needed >> 20} MiB of memory "
+            f"and {available >> 20} are available; lower it below {needed >> 20} to keep them in a "
+            "cache on the disk, or lower data.image_size"
+        )
 
 
 def _load_mapped(

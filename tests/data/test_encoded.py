@@ -13,6 +13,7 @@ from PIL import Image
 from daad_jax.data import cache as cache_lib
 from daad_jax.data import encoded, images, load_dataset
 from daad_jax.errors import DataError
+from tests.data.test_folder import config_for, make_category
 
 REPOSITORY = Path(__file__).parents[2]
 CHILD = r"""
@@ -214,3 +215,15 @@ def test_huge_images_are_refused_from_any_thread(load, image_folder, monkeypatch
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 300)
     with pytest.raises(DataError, match="too many pixels"):
         load(memory_limit_mb=1)
+
+
+def test_what_cannot_fit_into_memory_is_refused_before_it_is_decoded(tmp_path, monkeypatch):
+    make_category(tmp_path)
+    config = config_for(tmp_path)
+    monkeypatch.setattr("daad_jax.host_memory.available", lambda: 10 * 16 * 16)
+    assert len(load_dataset(config, "nut").train) == 10
+    for path in (tmp_path / "nut/train/good").iterdir():
+        path.write_bytes(b"no image")
+    monkeypatch.setattr("daad_jax.host_memory.available", lambda: 10 * 16 * 16 - 1)
+    with pytest.raises(DataError, match="^data.memory_limit_mb: 10 decoded images need 0 MiB"):
+        load_dataset(config, "nut")
