@@ -73,7 +73,7 @@ def test_one_forward_gives_the_gradients_of_two_apart():
     config, networks, _optimizer, state, step = make(
         data__flip_horizontal=False, data__flip_vertical=False
     )
-    new, metrics = step(state, IMAGES, KEY)
+    new, metrics, _ = step(state, IMAGES, KEY)
     images = normalize_images(jnp.asarray(IMAGES))
     g_grads, d_grads = reference_gradients(config, networks, state, images)
     np.testing.assert_allclose(
@@ -93,7 +93,7 @@ def test_one_forward_gives_the_gradients_of_two_apart():
 
 def test_metrics_are_the_losses_and_the_discriminators_health():
     _, _, _, state, step = make()
-    _, metrics = step(state, IMAGES, KEY)
+    _, metrics, _ = step(state, IMAGES, KEY)
     weights = losses.LossWeights()
     np.testing.assert_allclose(
         metrics["loss/generator"],
@@ -124,7 +124,7 @@ def leaves_equal(a, b):
 )
 def test_the_generators_losses_move_no_discriminator_parameter(overrides, moves):
     _, _, _, state, step = make(**overrides)
-    new, _ = step(state, IMAGES, KEY)
+    new, *_ = step(state, IMAGES, KEY)
     same = leaves_equal(state.discriminator.params, new.discriminator.params)
     assert all(same) != moves
 
@@ -143,8 +143,8 @@ def test_the_discriminators_loss_moves_no_generator_parameter():
     def step(spec):
         return jax.jit(functools.partial(train_step, networks, optimizer, spec))(state, IMAGES, KEY)
 
-    with_alignment, _ = step(spec)
-    without, _ = step(spec._replace(alignment_updates_discriminator=False))
+    with_alignment, *_ = step(spec)
+    without, *_ = step(spec._replace(alignment_updates_discriminator=False))
     assert all(leaves_equal(with_alignment.generator.params, without.generator.params))
     assert not all(leaves_equal(with_alignment.discriminator.params, without.discriminator.params))
 
@@ -163,7 +163,7 @@ def test_saturating_unsquared_and_joint_choices_change_the_step():
 
 def test_settings_without_adversarial_losses_have_no_discriminator():
     _, networks, _, state, step = make("daad")
-    new, metrics = step(state, IMAGES, KEY)
+    new, metrics, _ = step(state, IMAGES, KEY)
     assert networks.discriminator is None
     assert new.discriminator is None
     assert not any(name.startswith("discriminator") for name in metrics)
@@ -228,10 +228,10 @@ def test_parameters_are_counted_by_part():
 def test_bfloat16_changes_what_is_computed_in_and_keeps_the_rest_float32():
     _, _, _, state, step = make(model__compute_dtype="bfloat16")
     assert {leaf.dtype.name for leaf in jax.tree.leaves(state)} == {"float32", "int32"}
-    new, metrics = step(state, IMAGES, KEY)
+    new, metrics, _ = step(state, IMAGES, KEY)
     assert {leaf.dtype.name for leaf in jax.tree.leaves(new)} == {"float32", "int32"}
     assert {value.dtype.name for value in metrics.values()} == {"float32"}
-    _, expected = make()[4](make()[3], IMAGES, KEY)
+    _, expected, _ = make()[4](make()[3], IMAGES, KEY)
     for name in ("loss/rec", "loss/generator", "loss/discriminator"):
         np.testing.assert_allclose(metrics[name], expected[name], rtol=0.03)
         assert metrics[name] != expected[name]
