@@ -44,7 +44,7 @@ def one_step(config, steps=1):
     step = jax.jit(functools.partial(train_step, networks, optimizer, step_spec(config)))
     new = state
     for _ in range(steps):
-        new, metrics = step(new, IMAGES, KEY)
+        new, metrics, _ = step(new, IMAGES, KEY)
     return state, new, metrics
 
 
