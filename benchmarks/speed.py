@@ -144,7 +144,7 @@ class JaxWork:
     def train(self) -> None:
         """One step on the next batch."""
         batch = self._batch(self._step)
-        self._state, metrics = self._program.step(self._state, batch, self._key)
+        self._state, metrics, _ = self._program.step(self._state, batch, self._key)
         self._jax.block_until_ready((self._state, metrics))
         self._step += 1
 

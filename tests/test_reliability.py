@@ -55,8 +55,10 @@ from tests.test_reliability import shapes
 with Checkpoints(Path(sys.argv[3])) as checkpoints:
     print("restored", checkpoints.restore(shapes()).step, flush=True)
 """
+# JAX would warn that what it compiles cannot be kept.
 LIMIT = """
-import resource, sys
+import os, resource, sys
+os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 """
 

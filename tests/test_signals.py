@@ -20,8 +20,10 @@ from tests.processes import REACH, ROOT, child, files_of, names_in, wait_for
 from tests.test_cli import train_args
 from tests.test_grid import grid_args
 
+# JAX would warn that what it compiles cannot be kept.
 LIMIT = """
-import resource
+import os, resource
+os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 """
 COMPILE = """
