@@ -168,7 +168,8 @@ def summarize_batch(batch: dict[str, BatchSummary]) -> dict[str, jax.Array]:
     """
     metrics = {}
     for scale, summary in batch.items():
-        metrics[f"memory/{scale}/unused_items"] = jnp.sum(summary.usage.reads == 0)
+        unused = summary.usage.reads == 0
+        metrics[f"memory/{scale}/unused_items"] = jnp.sum(unused, dtype=jnp.float32)
         metrics[f"memory/{scale}/perplexity"] = perplexity(summary.usage.weight)
         for name, loss in summary.losses.items():
             metrics[f"memory/{scale}/{name}"] = loss
