@@ -26,6 +26,6 @@ def _accepted(device: jax.Device) -> dict[str, str] | None:
     try:
         with jax.default_device(device):
             jax.jit(lambda: 0, compiler_options=_CPU_OPTIONS).lower().compile()
-    except (jax.errors.JaxRuntimeError, ValueError):
+    except jax.errors.JaxRuntimeError:
         return None
     return _CPU_OPTIONS
