@@ -94,7 +94,7 @@ def _nearest_distances(reads: BatchReads) -> tuple[jax.Array, jax.Array | None]:
     """Distances ``(M,)`` of the queries, scaled to length 1, to their two nearest items."""
     queries = normalized(reads.queries)
     count = min(2, reads.items.shape[0])
-    products = queries @ normalized(jax.lax.stop_gradient(reads.items)).T
+    products = queries @ normalized(reads.items).T
     _, positions = jax.lax.top_k(products, count)
     distances = [_distance(queries, reads.items[positions[:, index]]) for index in range(count)]
     return distances[0], distances[1] if count > 1 else None

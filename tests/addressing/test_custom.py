@@ -109,6 +109,8 @@ def test_the_refusal_holds_after_the_code_was_imported_once(module, tmp_path, on
         ("own_rules:", "is not module:function"),
         ("../own_rules:sharpest", "is not module:function"),
         ("a b:c", "is not module:function"),
+        ("own_rules:sharpest:more", "is not module:function"),
+        ("own_rules:sharpest()", "is not module:function"),
         ("nowhere_at_all:sharpest", "importing nowhere_at_all failed"),
         ("own_rules:sharper", "own_rules has no function or Rule sharper"),
         ("own_rules:number", "own_rules has no function or Rule number"),
