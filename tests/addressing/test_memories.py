@@ -85,7 +85,9 @@ def test_every_rule_trains(rule):
         lambda a, b: bool(np.any(a != b)), state.generator.memory, new.generator.memory
     )
     assert all(jax.tree.leaves(moved))
-    assert (state.generator.memory != {}) == (rule in ("gumbel", "nearest_ema", "mnad"))
+    stateful = rule in ("gumbel", "nearest_ema", "mnad")
+    assert (state.generator.memory != {}) == stateful
+    assert ("memory" in state.generator.variables) == stateful
 
 
 @pytest.mark.parametrize(

@@ -225,6 +225,8 @@ def test_moving_averages_are_vq_vaes():
             count[item] = 0.9 * count[item] + 0.1 * (chosen == item).sum()
             total[item] = 0.9 * total[item] + 0.1 * QUERIES[chosen == item].sum(0)
     np.testing.assert_allclose(state["memory_items"], total / count[:, None], rtol=1e-4, atol=1e-6)
+    by_queries = jax.grad(lambda q: rule.update(state, reads._replace(queries=q))["total"].sum())
+    assert not np.any(by_queries(reads.queries))  # the state is moved by no gradient
     idle = {"memory_items": reads.items, "count": jnp.zeros(9), "total": jnp.zeros((9, 6))}
     kept = codebook.moved_average(idle, reads._replace(weights=0 * reads.weights), decay=0.9)
     np.testing.assert_array_equal(kept["memory_items"], reads.items)
