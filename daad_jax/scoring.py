@@ -144,7 +144,7 @@ def score_in_order(
     """`score_images` of one image after the other, each of which may update the memories.
 
     The update is that of training, by the image's own queries, once it is scored and if its
-    `weighted_error` is at most `most_error` (Park et al., CVPR 2020, Section 3.1).
+    `weighted_error` is at most `most_error` (Park et al., CVPR 2020).
 
     Returns:
         The scores of the batch, and the state after it.
@@ -169,7 +169,7 @@ def score_in_order(
 
 
 def weighted_error(image: jax.Array, reconstruction: jax.Array) -> jax.Array:
-    """The mean distance of pixels, large ones counting more (Park et al., CVPR 2020, Eq. 9, 10).
+    """The mean distance of pixels, large ones counting more (Park et al., CVPR 2020).
 
     ``sum W d`` with d a pixel's distance over its channels and ``W = (1 - exp(-d)) / sum (...)``;
     images ``(H, W, C)`` in [-1, 1].
