@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 
 from daad_jax import config as config_lib
 from daad_jax import host_memory, sharding
+from daad_jax.compiling import compiler_options
 from daad_jax.config import Config
 from daad_jax.errors import ConfigError
 from daad_jax.state import (
@@ -105,6 +106,7 @@ def _build(fingerprint: str, mesh: Mesh) -> Program:
         in_shardings=(whole, split, whole),
         out_shardings=whole,
         donate_argnums=0,
+        compiler_options=compiler_options(mesh),
     )
     compiled = step.lower(shapes, images, key).compile()
     memory_bytes = _step_memory(compiled, shapes, mesh)
