@@ -129,8 +129,9 @@ def test_the_workdir_is_not_where_a_module_comes_from(tmp_path):
         folder.mkdir(exist_ok=True)
         (folder / "own_rules.py").write_text(MODULE)
     flags = ["--allow_custom_code", "--config.memory.addressing=own_rules:sharpest"]
+    flags += ["--workdir=run", "--config.data.source=mvtec", "--config.data.root=nowhere"]
     result = subprocess.run(
-        [sys.executable, ROOT / "train.py", *flags, "--workdir=run"],
+        [sys.executable, ROOT / "train.py", *flags],
         cwd=tmp_path,
         capture_output=True,
         text=True,

@@ -193,6 +193,15 @@ def test_frozen_items_stay_and_the_rest_learns():
     assert np.any(start != free.generator.params["memory_2"]["memory_items"])
 
 
+@pytest.mark.parametrize(
+    ("rule", "learned"), [("product_key", "subkeys"), ("entmax", "alpha_logit")]
+)
+def test_what_a_rule_learns_beside_the_items_learns(rule, learned):
+    state, new, _ = one_step(rule_config(rule, memory__learned_alpha=True))
+    old, moved = (one.generator.params["memory_2"]["rule"][learned] for one in (state, new))
+    assert np.all(old != moved)
+
+
 def test_frozen_items_of_rules_with_losses_and_state_stay():
     for rule in ("nearest", "gumbel", "hard_shrinkage"):
         state, new, _ = one_step(rule_config(rule, memory__frozen=True))
