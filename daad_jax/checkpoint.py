@@ -38,6 +38,7 @@ _ITEM = "default"  # what Orbax calls the only item of a checkpoint
 _FREE_FIELDS = (
     "data.root",
     "data.memory_limit_mb",
+    "data.on_device",
     "data.cache_dir",
     "data.tfds_dir",
     "data.on_bad_file",

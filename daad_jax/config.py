@@ -52,6 +52,9 @@ class DataConfig:
             textures have a region of their own for it, whatever the share.
         memory_limit_mb: when a split's decoded images are more than this many MiB, they are
             memory-mapped from `cache_dir`.
+        on_device: whether the training images stay in the devices' memory, whole on each, and are
+            not read again for each batch: "yes", "no", or "auto": yes on a GPU or TPU where they
+            fit beside the train step. The result is the same.
         cache_dir: folder for decoded images; "" is ``cache`` in the workdir.
         tfds_dir: where tensorflow-datasets keeps prepared sets; "" is its own default,
             ``~/tensorflow_datasets``.
@@ -73,6 +76,7 @@ class DataConfig:
     flip_vertical: bool = True
     calibration_fraction: float = 0.0
     memory_limit_mb: int = 4096
+    on_device: str = "auto"
     cache_dir: str = ""
     tfds_dir: str = ""
     on_bad_file: str = "stop"
@@ -552,6 +556,7 @@ _CHOICES: dict[str, Iterable[str]] = {
     "data.source": SOURCES,
     "data.resize": RESIZE_FILTERS,
     "data.brightness": ("kept", "equal"),
+    "data.on_device": ("auto", "yes", "no"),
     "data.on_bad_file": ("stop", "skip"),
     "model.skip_join": ("concat", "sum"),
     "model.query_from": ("after", "before"),
