@@ -46,6 +46,7 @@ _FREE_FIELDS = (
     "data.follow_links",
     "train.steps",
     "train.epochs",
+    "train.steps_per_dispatch",
     "train.log_every",
     "train.checkpoint_every",
     "train.keep_checkpoints",

@@ -222,6 +222,8 @@ class TrainConfig:
         beta2: Adam's.
         average_decay: decay of a running average of both networks' weights; above 0, the average
             is what is evaluated. Not in the paper.
+        steps_per_dispatch: how many updates the devices are given at once, which spares them the
+            host's time between two; the same but for rounding. A signal waits for all of them.
         log_every: steps between lines of metrics.
         checkpoint_every: steps between checkpoints; the last step always has one.
         keep_checkpoints: how many checkpoints stay.
@@ -234,6 +236,7 @@ class TrainConfig:
     beta1: float = 0.9
     beta2: float = 0.999
     average_decay: float = 0.0
+    steps_per_dispatch: int = 1
     log_every: int = 10
     checkpoint_every: int = 1000
     keep_checkpoints: int = 2
@@ -542,6 +545,7 @@ _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "train.beta1": _share(closed=False),
     "train.beta2": _share(closed=False),
     "train.average_decay": _share(closed=False),
+    "train.steps_per_dispatch": _between(1, 1000),
     "train.log_every": _at_least(1),
     "train.checkpoint_every": _at_least(1),
     "train.keep_checkpoints": _at_least(1),

@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import json
 import math
+import operator
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -46,6 +47,22 @@ def total_steps(config: Config, count: int) -> int:
     return config.train.epochs * batches.steps_per_epoch(count, config.train.batch_size)
 
 
+def dispatches(start: int, end: int, config: Config) -> Iterator[range]:
+    """The steps from `start` to before `end`, in order, as what the devices are given at once.
+
+    That is `train.steps_per_dispatch` of them, counted from each step at which a checkpoint is
+    due, and one where so many would pass the next or the end. A run that goes on from a checkpoint
+    or after a signal is given the same steps at once as an undisturbed one.
+    """
+    size, every = config.train.steps_per_dispatch, config.train.checkpoint_every
+    while start < end:
+        after = start % every
+        edge = min(end, start - after + every)
+        count = size if after % size == 0 and start + size <= edge else 1
+        yield range(start, start + count)
+        start += count
+
+
 def train(
     config: Config,
     dataset: Dataset,
@@ -81,6 +98,8 @@ def train(
     check_same_run(workdir, config)
     program = build_program(config, mesh or sharding.make_mesh())
     log(describe(program))
+    if config.train.steps_per_dispatch > 1:
+        program.several(config.train.steps_per_dispatch)
     on_devices = feed.stays_on_devices(config, dataset.train.images, program)
     with contextlib.ExitStack() as held:
         processes.in_first(lambda: held.enter_context(_begin(config, dataset, workdir)))
@@ -129,7 +148,7 @@ def _train(
             _log_folder(workdir) as folder,
             MetricsLog(Path(folder) / METRICS_FILE, config, int(state.step), watch) as metrics_log,
         ):
-            plan = (range(step, step + 1) for step in range(int(state.step), end))
+            plan = dispatches(int(state.step), end, config)
             with feed.open_feed(
                 config, dataset.train.images, program.mesh, plan, on_devices=on_devices
             ) as take:
@@ -204,13 +223,15 @@ def _loop(
         while not last:
             fed = take(state.step)
             metrics_log.timings.wait(fed.waited)
-            state, metrics, finite = program.step(state, fed.batch, key)
-            done = fed.steps[-1] + 1
-            metrics_log.add(done, metrics, finite)
-            bar.update()
+            count = len(fed.steps)
+            run = program.step if count == 1 else program.several(count)
+            state, metrics, finite = run(state, fed.batch, key)
+            metrics_log.add(fed.steps, metrics, finite)
+            done = fed.steps.stop
+            bar.update(count)
             checkpoints.check()
             last = done == end or stop()
-            if done % config.train.log_every == 0 or last:
+            if done % config.train.log_every < count or last:
                 newest = metrics_log.flush(lap=True)
                 bar.set_postfix_str(_postfix(newest, config, bar), refresh=False)
             if done % config.train.checkpoint_every == 0 or last:
@@ -256,7 +277,7 @@ class MetricsLog:
     def __init__(self, path: Path, config: Config, step: int, watch: Watch) -> None:
         """Opens the file; lines of steps after `step`, which will be made again, are dropped."""
         self._path, self._config, self._watch = path, config, watch
-        self._pending: list[tuple[int, Metrics, Finiteness]] = []
+        self._pending: list[tuple[range, Metrics, Finiteness]] = []
         self._last: dict[str, float] = {}
         self._file = logs.reopen(path, step)
         self.timings = logs.Timings(path.parent, config.train.batch_size, step)
@@ -270,9 +291,9 @@ class MetricsLog:
         self.timings.close()
         self._events.close()
 
-    def add(self, step: int, metrics: Metrics, finite: Finiteness) -> None:
-        """Remembers what a step returned, still on the device."""
-        self._pending.append((step, metrics, finite))
+    def add(self, steps: range, metrics: Metrics, finite: Finiteness) -> None:
+        """Remembers what a dispatch of steps, counted from 0, returned, still on the device."""
+        self._pending.append((steps, metrics, finite))
 
     def flush(self, *, lap: bool = False) -> dict[str, float]:
         """Writes what is due and checks all.
@@ -287,10 +308,11 @@ class MetricsLog:
             NonFiniteError: for the first step with a tensor or metric that is not finite, naming
                 the first of them, once its metrics are written.
         """
-        fetched, every = jax.device_get(self._pending), self._config.train.log_every
+        fetched = [*_each_step(jax.device_get(self._pending))]
+        every = self._config.train.log_every
         times = self.timings.lap(fetched[-1][0]) if lap else {}
         for step, metrics, finite in fetched:
-            values = {name: float(np.asarray(value)) for name, value in metrics.items()}
+            values = {name: float(value) for name, value in metrics.items()}
             bad = [name for name, value in values.items() if not math.isfinite(value)]
             offender = finite.first_offender() or next(iter(bad), None)
             if offender or step % every == 0:
@@ -321,6 +343,18 @@ class MetricsLog:
         self._file.flush()
         times = {f"time/{name}": value for name, value in times.items()}
         self._events.write(step, values | times)
+
+
+def _each_step(
+    fetched: list[tuple[range, Metrics, Finiteness]],
+) -> Iterator[tuple[int, Metrics, Finiteness]]:
+    """What each update returned, after its number, from 1; that of several comes stacked."""
+    for steps, metrics, finite in fetched:
+        if len(steps) == 1:
+            yield steps.stop, metrics, finite
+            continue
+        for index, step in enumerate(steps):
+            yield step + 1, *jax.tree.map(operator.itemgetter(index), (metrics, finite))
 
 
 def read_metrics(workdir: Path) -> dict[str, np.ndarray]:
