@@ -4,11 +4,15 @@
 ``python -m benchmarks.addressing chosen FILE.jsonl [BEST]`` prints of a tuning's results the best
 variant of each rule (or of the BEST rules only, always with `threshold`) by pseudo-defects of the
 config's verdict score, then the controls. ``benchmarks/addressing.sh`` gives them to the grid.
+``python -m benchmarks.addressing table FILE.jsonl SCORE SCALE`` prints a comparison's table.
 """
 
 import itertools
+import statistics
 import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from daad_jax import grid_table
 
@@ -24,7 +28,8 @@ BUDGET: dict[str, tuple[tuple[str, ...], ...]] = {
     "top_k": (_COOL, ("memory.top_k=2", "memory.top_k=8")),
     "sparsemax": _ALL_TEMPERATURES,
     "entmax": (_COOL, ("memory.learned_alpha=False", "memory.learned_alpha=True")),
-    "gumbel": (_COOL, ("memory.gumbel_end=0.5", "memory.gumbel_end=0.1")),
+    # The second schedule ends within a few hundred steps, the first, as published, later.
+    "gumbel": (_COOL, ("memory.gumbel_end=0.5", "memory.gumbel_end=0.1 memory.gumbel_rate=0.01")),
     "nearest": (
         _SIMILARITIES,
         # As published, and times loss.rec, which weighs the reconstruction 50 times.
@@ -35,6 +40,7 @@ BUDGET: dict[str, tuple[tuple[str, ...], ...]] = {
     "product_key": (_COOL, ("memory.top_k=2", "memory.top_k=8")),
     "mnad": (_COOL, ("", "memory.compactness_weight=5.0 memory.separateness_weight=5.0")),
 }
+_DIAGNOSTICS = ("active_items", "effective_items", "never_read", "dead_reads", "cosine_mean")
 CONTROLS = (
     "memory.scales=none",
     "memory.frozen=True",
@@ -77,10 +83,79 @@ def chosen(path: Path, best: int | None = None) -> list[str]:
     return [winners[rule] for rule in kept] + list(CONTROLS)
 
 
+def table(path: Path, score: str, scale: str) -> str:
+    """A comparison as Markdown, the rules in the order of their mean.
+
+    Args:
+        path: the results.
+        score: whose image AUROC is compared.
+        scale: the memory whose diagnostics are shown, ``scale_1`` for example.
+
+    Returns:
+        For each variant the AUROC on each category, mean and sample standard deviation over
+        seeds, and on all; its differences to `threshold`, paired by category and seed, with their
+        number; the diagnostics' means over all runs, ``dead_reads`` as a share; then PCA.
+    """
+    lines = grid_table.latest(grid_table.read_lines(path))
+    lines = [line for line in lines if "evaluation" in line]
+    categories = list(dict.fromkeys(line["category"] for line in lines))
+    runs: dict[str, dict[tuple[str, int], dict[str, float]]] = {}
+    for line in lines:
+        held = runs.setdefault(line["variant"], {})
+        held[line["category"], line["seed"]] = _figures(line["evaluation"], score, scale)
+    base = next(runs[name] for name in runs if name.split()[0] == "memory.addressing=threshold")
+    means = {name: statistics.mean(_column(runs[name].values(), score)) for name in runs}
+    head = ["", *categories, "mean", "Δ threshold (pairs)"]
+    rows = [head + [name.replace("_", " ") for name in _DIAGNOSTICS]]
+    rows.append(["---"] + ["---:"] * (len(rows[0]) - 1))
+    for name in sorted(runs, key=lambda name: -means[name]):
+        held = runs[name]
+        pairs = [held[key][score] - base[key][score] for key in held if key in base]
+        row = [name.replace("memory.", "").replace("addressing=", "")]
+        for category in categories:
+            of_category = [one for key, one in held.items() if key[0] == category]
+            row.append(_spread(_column(of_category, score)))
+        row += [
+            f"{means[name]:.3f}",
+            "-" if held is base else f"{_spread(pairs, '+')} ({len(pairs)})",
+        ]
+        rows.append(row + [_short(_column(held.values(), part)) for part in _DIAGNOSTICS])
+    pca = {line["category"]: line["evaluation"]["controls"]["pca"]["image_auroc"] for line in lines}
+    rows.append(["pca", *(f"{value:.3f}" for value in pca.values())])
+    rows[-1] += [f"{statistics.mean(pca.values()):.3f}"] + ["-"] * (1 + len(_DIAGNOSTICS))
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _figures(evaluation: dict[str, Any], score: str, scale: str) -> dict[str, float]:
+    figures = {score: evaluation["scores"][score]["image_auroc"]}
+    if scale in evaluation["memory"]:
+        use = evaluation["memory"][scale]
+        figures |= {name: use[name] for name in _DIAGNOSTICS}
+        figures["dead_reads"] /= use["reads"]
+    return figures
+
+
+def _column(runs: Iterable[dict[str, float]], name: str) -> list[float]:
+    return [run[name] for run in runs if name in run]
+
+
+def _spread(values: Sequence[float], sign: str = "") -> str:
+    if not values:
+        return "-"
+    mean = f"{statistics.mean(values):{sign}.3f}"
+    return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.3f}"
+
+
+def _short(values: Sequence[float]) -> str:
+    return f"{statistics.mean(values):.3g}" if values else "-"
+
+
 def main(arguments: list[str]) -> None:
     """Prints what the module's docstring says."""
     if arguments == ["tune"]:
         found = variants()
+    elif arguments[0] == "table":
+        found = [table(Path(arguments[1]), *arguments[2:])]
     else:
         best = int(arguments[2]) if len(arguments) > 2 else None
         found = chosen(Path(arguments[1]), best)

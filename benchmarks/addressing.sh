@@ -47,20 +47,15 @@ textures() {
 mnist() { grid mnist 0,1,2 "$(best tune_mnist)" "${mnist_set[@]}" --categories=2,5,8; }
 tile() { grid tile 0,1,2,3,4 "$(best tune_tile)" "${tile_set[@]}"; }
 tables() {
-  local name score scale against
+  local name score scale
   for name in textures mnist tile; do
     [ -f "$out/$name.jsonl" ] || continue
-    score=R scale=scale_1
-    [ "$name" = tile ] && score=R,R_max_relative scale=scale_4
-    [ "$name" = mnist ] && scale=scale_4
-    against=$(best "tune_$name" | grep '^memory.addressing=threshold ')
-    scale=memory.$scale
-    printf '\n%s\n\n' "$name"
-    $python -m daad_jax.grid table "$out/$name.jsonl" --rows=category,variant --against="$against" \
-      --numbers="$score" && echo || failed=1
-    $python -m daad_jax.grid table "$out/$name.jsonl" --rows=category,variant \
-      --numbers="pca,minutes,$scale.active_items,$scale.entropy,$scale.effective_items,$scale.never_read,$scale.dead_reads,$scale.cosine_mean" ||
-      failed=1
+    scale=scale_4
+    [ "$name" = textures ] && scale=scale_1
+    for score in R R_max_relative; do
+      printf '\n%s, %s\n\n' "$name" "$score"
+      $python -m benchmarks.addressing table "$out/$name.jsonl" "$score" "$scale" || failed=1
+    done
   done
 }
 

@@ -398,4 +398,5 @@ def config_path(argv: Sequence[str]) -> Path:
 
 def _fail(message: str, code: int) -> int:
     print(f"error: {' '.join(message.split())}", file=sys.stderr, flush=True)
+    processes.leave(code)
     return code

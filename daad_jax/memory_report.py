@@ -42,9 +42,9 @@ def explain(evaluation: Evaluation, dataset: Dataset, positions: Sequence[int]) 
     note = (
         "Each block is shown as the block of a training image that is most similar to the item "
         "with its largest weight: where this differs from the input, the memory had nothing "
-        "better. Black: every weight was dropped. Below, the block with the largest error at the "
-        f"coarsest memory and its {_TOLD_ITEMS} largest weights. Of several blocks along the "
-        "channels the first is shown."
+        "better. Black: every weight was dropped. Outlined, and told below with its "
+        f"{_TOLD_ITEMS} largest weights: the block of the coarsest memory with the largest error. "
+        "Of several blocks along the channels the first is shown."
     )
     return page.join(
         [
@@ -54,8 +54,9 @@ def explain(evaluation: Evaluation, dataset: Dataset, positions: Sequence[int]) 
             element("h3", "Items most in use"),
             element(
                 "p",
-                "Above, a scale's whole map made of one item and decoded, the other maps being the "
-                "mean of training images; below, the training block that is most similar to it.",
+                "From left to right, the most used first. Above, a scale's whole map made of one "
+                "item and decoded, the other maps being the mean of training images; below, the "
+                "training block that is most similar to it.",
                 class_="note",
             ),
             *_most_used(scorer, near, train),
@@ -115,32 +116,38 @@ def _card(
 ) -> Html:
     test = dataset.test
     name = test.names[position]
-    tiles = [_tile(np.asarray(test.images[position]), "input", name)]
-    for scale, one in reads.items():
-        rates = memory_spec(scorer.networks, scale).rates
-        made = mosaic(one.items[place, :, 0], one.weights[place, :, 0], near[scale], train, rates)
-        tiles.append(_tile(made, scale.replace("_", " "), name))
     scale = list(reads)[-1]
     rates = memory_spec(scorer.networks, scale).rates
     error = evaluation.raw.anomaly_map[position]
     means = [error[region(block, rates, error.shape)].mean() for block in range(np.prod(rates))]
     worst = int(np.argmax(means))
     row, column = divmod(worst // rates[2], rates[1])
+    marked = region(worst, rates, error.shape)
+    tiles = [_tile(np.asarray(test.images[position]), "input", name, marked)]
+    for other, one in reads.items():
+        divided = memory_spec(scorer.networks, other).rates
+        made = mosaic(one.items[place, :, 0], one.weights[place, :, 0], near[other], train, divided)
+        tiles.append(_tile(made, other.replace("_", " "), name, marked))
     pairs = zip(reads[scale].items[place, worst], reads[scale].weights[place, worst], strict=True)
     told = ", ".join(f"item {item} with {weight:.2f}" for item, weight in pairs if weight > 0)
     caption = element(
         "figcaption",
         element("b", test.kinds[position]),
-        f" \u00b7 block ({row}, {column}) of {scale.replace('_', ' ')}: {told or 'nothing'}",
+        f" \u00b7 block in row {row + 1}, column {column + 1} of {scale.replace('_', ' ')}: "
+        f"{told or 'nothing'}",
         element("br"),
         name,
     )
     return element("figure", element("div", *tiles, class_="tiles"), caption, class_="example")
 
 
-def _tile(pixels: np.ndarray, what: str, name: str) -> Html:
+def _tile(pixels: np.ndarray, what: str, name: str, marked: tuple[slice, slice]) -> Html:
+    """A picture with the outline of one region, and its name below."""
     picture = page.image(plots.squeeze(pixels), f"{what}, blocks read by {name}")
-    return element("div", element("div", picture, class_="tile"), element("span", what))
+    (top, bottom), (left, right) = ((side.start, side.stop) for side in marked)
+    path = element("path", d=f"M{left} {top}H{right}V{bottom}H{left}Z")
+    outline = element("svg", path, view_box=f"0 0 {pixels.shape[1]} {pixels.shape[0]}")
+    return element("div", element("div", picture, outline, class_="tile"), element("span", what))
 
 
 def _most_used(scorer: Scorer, near: dict[str, Neighbours], train: np.ndarray) -> list[Html]:

@@ -4,6 +4,9 @@ Each computes its share of every batch. The first one alone writes into the work
 all read it, so that it has to lie where every process sees it.
 """
 
+import os
+import sys
+import threading
 from collections.abc import Callable
 
 import jax
@@ -15,6 +18,7 @@ from daad_jax import interruption, sharding
 from daad_jax.errors import ConfigError, UserError
 
 _WAIT_SECONDS = 7 * 24 * 3600  # the others wait at the end while the first one evaluates
+_LEAVE_SECONDS = 30  # one that failed waits for the others to fail with it
 
 
 class FirstProcessError(UserError):
@@ -54,6 +58,25 @@ def join(text: str) -> None:
         ) from error
     if jax.process_count() > 1:
         interruption.hold()
+
+
+def leave(code: int) -> None:
+    """Parts from the others after a failure, or ends this process where they do not part as well.
+
+    At its end a process waits for all others, which may be waiting for its share of a step.
+
+    Args:
+        code: the exit code then.
+    """
+    if not jax.distributed.is_initialized():
+        return
+    parting = threading.Thread(target=jax.distributed.shutdown, daemon=True)
+    parting.start()
+    parting.join(_LEAVE_SECONDS)
+    if parting.is_alive():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 def is_first() -> bool:

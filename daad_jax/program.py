@@ -12,6 +12,7 @@ from jax.stages import Compiled
 
 from daad_jax import config as config_lib
 from daad_jax import host_memory, sharding
+from daad_jax.compiling import compiler_options
 from daad_jax.config import Config
 from daad_jax.errors import ConfigError
 from daad_jax.state import (
@@ -108,13 +109,8 @@ def _build(fingerprint: str, mesh: Mesh) -> Program:
     check_memory(16 * sum(parameters.values()), mesh, config)
 
     def compiled(function: Callable[..., Any], images: jax.ShapeDtypeStruct) -> Compiled:
-        step = jax.jit(
-            functools.partial(function, networks, optimizer, spec),
-            in_shardings=(whole, images.sharding, whole),
-            out_shardings=whole,
-            donate_argnums=0,
-        )
-        program = step.lower(shapes, images, key).compile()
+        step = functools.partial(function, networks, optimizer, spec)
+        program = _compile_step(step, (shapes, images, key), mesh)
         check_memory(_step_memory(program, shapes, mesh), mesh, config)
         return program
 
@@ -141,6 +137,21 @@ def _build(fingerprint: str, mesh: Mesh) -> Program:
         parameters,
         _step_memory(step, shapes, mesh),
     )
+
+
+def _compile_step(
+    step: Callable[..., Any], arguments: tuple[TrainState, jax.ShapeDtypeStruct, Any], mesh: Mesh
+) -> Compiled:
+    """Compiles a step of state, images and key; the state is donated, and all results are whole."""
+    whole = sharding.replicated(mesh)
+    jitted = jax.jit(
+        step,
+        in_shardings=(whole, arguments[1].sharding, whole),
+        out_shardings=whole,
+        donate_argnums=0,
+        compiler_options=compiler_options(mesh),
+    )
+    return jitted.lower(*arguments).compile()
 
 
 def _step_memory(compiled: Compiled, shapes: TrainState, mesh: Mesh) -> int:

@@ -13,6 +13,7 @@ import numpy as np
 
 from daad_jax import addressing, files, interruption, partition, scores, sharding
 from daad_jax.checkpoint import Checkpoints, load_config
+from daad_jax.compiling import compiler_options
 from daad_jax.config import Config, ScoreConfig
 from daad_jax.data.images import decode_image, read_bytes, resize_array
 from daad_jax.errors import CheckpointError, NonFiniteError
@@ -143,7 +144,7 @@ def score_in_order(
     """`score_images` of one image after the other, each of which may update the memories.
 
     The update is that of training, by the image's own queries, once it is scored and if its
-    `weighted_error` is at most `most_error` (Park et al., CVPR 2020, Section 3.1).
+    `weighted_error` is at most `most_error` (Park et al., CVPR 2020).
 
     Returns:
         The scores of the batch, and the state after it.
@@ -168,7 +169,7 @@ def score_in_order(
 
 
 def weighted_error(image: jax.Array, reconstruction: jax.Array) -> jax.Array:
-    """The mean distance of pixels, large ones counting more (Park et al., CVPR 2020, Eq. 9, 10).
+    """The mean distance of pixels, large ones counting more (Park et al., CVPR 2020).
 
     ``sum W d`` with d a pixel's distance over its channels and ``W = (1 - exp(-d)) / sum (...)``;
     images ``(H, W, C)`` in [-1, 1].
@@ -634,7 +635,12 @@ def _jitted_score(
     def score(state: TrainState, images: jax.Array, blur: jax.Array) -> dict[str, jax.Array]:
         return score_images(keyed.networks, state, normalize_images(images), blur)
 
-    return jax.jit(score, in_shardings=(whole, split, whole), out_shardings=split)
+    return jax.jit(
+        score,
+        in_shardings=(whole, split, whole),
+        out_shardings=split,
+        compiler_options=compiler_options(mesh),
+    )
 
 
 @functools.lru_cache(maxsize=4)
@@ -646,7 +652,12 @@ def _jitted_in_order(keyed: _HashableNetworks, mesh: jax.sharding.Mesh, most_err
     ) -> tuple[dict[str, jax.Array], TrainState]:
         return score_in_order(keyed.networks, state, normalize_images(images), blur, most_error)
 
-    return jax.jit(score, in_shardings=(whole, split, whole), out_shardings=whole)
+    return jax.jit(
+        score,
+        in_shardings=(whole, split, whole),
+        out_shardings=whole,
+        compiler_options=compiler_options(mesh),
+    )
 
 
 @functools.lru_cache(maxsize=4)
@@ -658,7 +669,12 @@ def _jitted_usage(
     def usage(state: TrainState, images: jax.Array, counted: jax.Array) -> dict[str, MemoryUse]:
         return memory_usage(keyed.networks, state, normalize_images(images), counted)
 
-    return jax.jit(usage, in_shardings=(whole, split, split), out_shardings=whole)
+    return jax.jit(
+        usage,
+        in_shardings=(whole, split, split),
+        out_shardings=whole,
+        compiler_options=compiler_options(mesh),
+    )
 
 
 def _check_image(image: Any) -> np.ndarray:

@@ -1,5 +1,6 @@
 """What blocks read, the training blocks behind items, and items as pictures."""
 
+import dataclasses
 import functools
 
 import jax
@@ -111,6 +112,11 @@ def test_the_update_at_evaluation_follows_the_order_and_not_the_batches():
     np.testing.assert_array_equal(scorer(IMAGES).anomaly_map, updated.anomaly_map)
     shuffled = scorer(IMAGES[::-1]).reconstruction_score[::-1]
     assert np.abs(shuffled - updated.reconstruction_score).max() > 1e-7
+    averaged = dataclasses.replace(scorer.state, average=scorer.state.variables)
+    of_average = scoring.Scorer(config, averaged, sharding.make_mesh(jax.devices()[:1]))
+    np.testing.assert_allclose(
+        of_average(IMAGES).anomaly_map, updated.anomaly_map, rtol=1e-4, atol=1e-6
+    )
     never, _, _ = make(memory__addressing="mnad", memory__test_update=1e-9)
     np.testing.assert_allclose(never(IMAGES).anomaly_map, plain.anomaly_map, rtol=1e-4, atol=1e-6)
 

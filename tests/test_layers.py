@@ -73,6 +73,45 @@ def test_down_sample_and_its_gradients_are_those_of_lax(shape):
         np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-2)
 
 
+@pytest.mark.parametrize("shape", [(2, 6, 10, 3), (2, 4, 2, 3), (2, 2, 10, 3), (2, 4, 6, 3)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(jnp.float64, 1e-13), (jnp.bfloat16, 1e-2)])
+def test_down_sample_is_precise_in_both_spellings_of_its_gradient(shape, dtype, tolerance):
+    with jax.enable_x64(True):
+        x = jax.random.normal(jax.random.key(0), shape, jnp.float64).astype(dtype)
+        kernel = jax.random.normal(jax.random.key(1), (4, 4, 3, 5), jnp.float64).astype(dtype)
+        cotangent = jax.random.normal(
+            jax.random.key(2), (2, shape[1] // 2, shape[2] // 2, 5), jnp.float64
+        ).astype(dtype)
+
+        def reference(x, kernel):
+            return jax.lax.conv_general_dilated(
+                x, kernel, (2, 2), ((1, 1), (1, 1)), dimension_numbers=("NHWC", "HWIO", "NHWC")
+            )
+
+        ours, pullback = jax.vjp(layers.down_sample, x, kernel)
+        wide = [array.astype(jnp.float64) for array in (x, kernel, cotangent)]
+        theirs, reference_pullback = jax.vjp(reference, *wide[:2])
+        for mine, exact in zip(
+            (ours, *pullback(cotangent)),
+            (theirs, *reference_pullback(wide[2])),
+            strict=True,
+        ):
+            assert mine.dtype == dtype
+            error = np.asarray(mine, np.float64) - np.asarray(exact)
+            assert np.linalg.norm(error) < tolerance * np.linalg.norm(exact)
+
+
+@pytest.mark.parametrize(
+    ("side", "features", "products"), [(16, 256, 1), (16, 255, 0), (1, 1, 1), (2, 3, 0)]
+)
+def test_a_small_map_has_its_gradient_as_a_product(side, features, products):
+    x = jax.ShapeDtypeStruct((1, 2 * side, 2 * side, 2), jnp.float32)
+    kernel = jax.ShapeDtypeStruct((4, 4, 2, features), jnp.float32)
+    gradient = jax.grad(lambda x, kernel: jnp.sum(layers.down_sample(x, kernel)))
+    text = str(jax.make_jaxpr(gradient)(x, kernel))
+    assert text.count("dot_general[") == products
+
+
 @pytest.mark.parametrize("use_bias", [True, False])
 def test_down_conv_takes_the_parameters_of_flax(use_bias):
     ours = layers.DownConv(5, use_bias=use_bias)

@@ -1,5 +1,7 @@
 """The pictures of what blocks read."""
 
+import re
+
 import numpy as np
 
 from daad_jax import html_report, memory_report
@@ -35,6 +37,14 @@ def test_the_report_shows_what_blocks_read(tmp_path, one_device):
     assert "What blocks read" in text
     assert text.count("blocks read by") == 4 * 3  # input and two scales of four images
     assert "Items most in use" in text
+    # Of each image, its worst block of 2 x 2 is outlined in all three pictures and named.
+    part = text[text.index("What blocks read") :]
+    outlines = re.findall(r'<path d="M(\d+) (\d+)H(\d+)V(\d+)H\1Z"', part)
+    told = re.findall(r"block in row (\d), column (\d) of scale 2", part)
+    assert len(outlines) == 3 * len(told) == 12
+    for (row, column), corners in zip(told, outlines[::3], strict=True):
+        top, left = 8 * (int(row) - 1), 8 * (int(column) - 1)
+        assert tuple(map(int, corners)) == (left, top, left + 8, top + 8)
     assert "scale 2: items" in text
     keys = {"active_items", "entropy", "dead_reads", "reads", "cosine_mean", "cosine_largest"}
     assert keys <= evaluation.summary["memory"]["scale_1"].keys()

@@ -39,8 +39,8 @@ def free_port():
 
 
 @contextlib.contextmanager
-def two_processes(root, workdir, place=NOWHERE):
-    """Both, of which the second stays at a place until a line comes."""
+def two_processes(root, workdir, place=NOWHERE, elsewhere=None):
+    """Both, of which the second stays at a place until a line comes, or has a workdir elsewhere."""
     port = free_port()
     more = [
         f"--config.train.steps={STEPS}",
@@ -57,7 +57,7 @@ def two_processes(root, workdir, place=NOWHERE):
                     "line",
                     *train_args(
                         root,
-                        workdir,
+                        elsewhere if index and elsewhere else workdir,
                         *more,
                         f"--distributed=127.0.0.1:{port},2,{index}",
                         setting="ae",
@@ -135,6 +135,16 @@ def test_where_the_first_cannot_begin_the_other_ends_too(root, tmp_path):
             error = first.communicate()[1]
     assert (first.returncode, second.returncode) == (2, 2)
     assert "another train.py, eval.py or grid is at work there" in error
+
+
+@pytest.mark.slow
+def test_a_process_that_does_not_see_the_workdir_says_so(root, tmp_path):
+    with two_processes(root, tmp_path / "w", elsewhere=tmp_path / "v") as (first, second):
+        error = second.communicate()[1]
+        first.kill()
+    assert second.returncode == 2
+    assert error.startswith(f"error: {tmp_path}/v")
+    assert error.count("\n") == 1
 
 
 @pytest.mark.parametrize("text", ["nowhere", "127.0.0.1:1,2,x", "127.0.0.1:1,2,5"])

@@ -192,6 +192,22 @@ def test_outside_of_the_steps_a_signal_stops_there_and_spoils_nothing(
     assert_goes_on(root, workdir, undisturbed)
 
 
+def test_a_signal_ends_a_long_bootstrap(root, undisturbed, tmp_path):
+    workdir = tmp_path / "w"
+    shutil.copytree(undisturbed, workdir)
+    command = [*arguments(root, workdir), "--config.score.bootstrap_samples=10000000"]
+    with reaching("os.rename", r"/reference\.npz$", command) as process:
+        wait_for(process, "reached")
+        process.stdin.write("\n")
+        process.stdin.flush()
+        time.sleep(1.0)  # The bootstrap has begun; each of its intervals would take minutes.
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 75
+    assert (workdir / "evaluation.json").read_bytes() == (
+        undisturbed / "evaluation.json"
+    ).read_bytes()
+
+
 def test_eval_stops_and_leaves_the_old_files(undisturbed, tmp_path):
     workdir = tmp_path / "w"
     shutil.copytree(undisturbed, workdir)
@@ -282,6 +298,7 @@ def test_a_command_gives_the_handlers_back(capsys):
 
 
 def test_library_calls_leave_signals_alone(tmp_path, one_device):
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # A job in the background ignores it.
     config, seen, before = tiny_config("ae", train__steps=1), [], handlers()
 
     def look(line):

@@ -220,19 +220,26 @@ def noise_is_for_training(rule: Rule, similarity: str) -> None:
 
 
 def gradient_reaches_the_query(rule: Rule, similarity: str) -> None:
-    """As if the block were the query where the rule declares straight-through."""
+    """As if the block were the query, and not to the items, where straight-through is declared."""
     if not rule.properties.straight_through:
         return
     queries, items = bank()
-    jacobian = jax.jacobian(lambda query: read(rule, query, items, similarity=similarity).block)
-    _close(jacobian(queries[0]), np.eye(_SIZE), 1e-6, "the block's gradient by the query")
+
+    def block(query: jax.Array, items: jax.Array) -> jax.Array:
+        return read(rule, query, items, similarity=similarity).block
+
+    by_query, by_items = jax.jacobian(block, argnums=(0, 1))(queries[0], items)
+    _close(by_query, np.eye(_SIZE), 1e-6, "the block's gradient by the query")
+    _close(by_items, np.zeros(by_items.shape), 0.0, "its gradient by the items and zero")
 
 
 def losses_and_state_are_sound(rule: Rule, similarity: str) -> None:
     """Losses are finite with finite gradients; the next state has the shapes of the one before."""
     for count in (_ITEMS, 1):
         queries, items = bank(count)
-        _check_losses(rule, queries, items, similarity)
+        units = jnp.eye(count, _SIZE)
+        for some, bank_of_them in ((queries, items), (units, units), (0 * queries, 0 * items)):
+            _check_losses(rule, some, bank_of_them, similarity)
         if rule.init_state is None or rule.update is None:
             continue
         state = rule.init_state(items)

@@ -68,8 +68,9 @@ def threshold_renormalized(similarities: jax.Array, *, cut: float = 1.0) -> jax.
 def hard_shrinkage(similarities: jax.Array, *, cut: float = 1.0) -> jax.Array:
     """MemAE's hard shrinkage in its continuous form, then scaled to sum to one.
 
-    ``w'_i = max(w_i - c, 0) w_i / (|w_i - c| + epsilon)`` of the softmax weights w, epsilon 1e-12
-    (Gong et al., ICCV 2019, Eq. 7), then ``w' / ||w'||_1``. The paper takes c from 1/N to 3/N.
+    ``w'_i = max(w_i - c, 0) w_i / (|w_i - c| + epsilon)`` of the softmax weights w, then
+    ``w' / ||w'||_1`` (Gong et al., ICCV 2019, Section 3.3.3; epsilon 1e-12 as in the authors'
+    code). The paper takes c from 1/N to 3/N.
 
     Args:
         similarities: ``(N,)``, finite.
@@ -86,7 +87,7 @@ def hard_shrinkage(similarities: jax.Array, *, cut: float = 1.0) -> jax.Array:
 
 
 def entropy_loss(weights: jax.Array) -> jax.Array:
-    """MemAE's sparsity loss: the mean over reads of ``sum_i -w_i log w_i`` (its Eq. 9).
+    """MemAE's sparsity loss: the mean over reads of ``sum_i -w_i log w_i`` (Gong et al., 2019).
 
     Args:
         weights: ``(M, N)``, not negative; 0 log 0 is 0, without gradient.
@@ -99,7 +100,9 @@ def entropy_loss(weights: jax.Array) -> jax.Array:
 def top_k(similarities: jax.Array, *, k: int) -> jax.Array:
     """A softmax over the k most similar items; the others get nothing.
 
-    Sparse access memory (Rae et al., NeurIPS 2016, Section 3.1), with an exact search.
+    Sparse access memory (Rae et al., NeurIPS 2016, Section 3.1, Eq. 4), with an exact search. There
+    the k largest weights of the softmax over all items are kept as they are; here they are scaled
+    to sum to one, which makes them a softmax over k.
 
     Args:
         similarities: ``(N,)``, finite.
@@ -118,7 +121,7 @@ def mean(similarities: jax.Array) -> jax.Array:
 
 
 def gumbel_temperature(step: jax.Array, *, start: float, end: float, rate: float) -> jax.Array:
-    """``max(end, start exp(-rate step))``, the schedule of Jang et al. (ICLR 2017, Section 4)."""
+    """``max(end, start exp(-rate step))``, the schedule of Jang et al. (ICLR 2017, Section 4.2)."""
     return jnp.maximum(end, start * jnp.exp(-rate * step))
 
 
@@ -132,7 +135,7 @@ def gumbel(
     Args:
         similarities: ``(N,)``, finite.
         temperature: tau.
-        key: of the noise; None for none, as at evaluation.
+        key: of the noise; None for none, as at evaluation, where the paper takes the largest alone.
 
     Returns:
         ``(N,)`` weights that sum to one.

@@ -1,7 +1,8 @@
 """MNAD's memory (Park, Noh and Ham, CVPR 2020): its read, two losses and its update.
 
 Queries and items count by their direction, as there. The decoder gets the read alone: the paper's
-also gets the query, which would go around the memory.
+also gets the query, which would go around the memory. The authors' code reads with weights that
+pass on no gradient; here they do.
 """
 
 import jax
@@ -21,14 +22,17 @@ from daad_jax.addressing.similarity import normalized
 
 
 def compactness_loss(reads: BatchReads) -> jax.Array:
-    """The mean distance of a query from the item nearest to it (its Eq. 9)."""
+    """The feature compactness loss: the mean distance of a query from the item nearest to it.
+
+    The authors' code takes the mean of the squared differences instead.
+    """
     return jnp.mean(_nearest_distances(reads)[0])
 
 
 def separateness_loss(reads: BatchReads, *, margin: float) -> jax.Array:
-    """The mean of ``max(d_1 - d_2 + margin, 0)``, d_1 and d_2 to the two nearest items (Eq. 10).
+    """The feature separateness loss: the mean of ``max(d_1 - d_2 + margin, 0)``.
 
-    0 for a bank of one item.
+    d_1 and d_2 are a query's distances from its two nearest items. 0 for a bank of one item.
     """
     first, second = _nearest_distances(reads)
     if second is None:
@@ -37,10 +41,11 @@ def separateness_loss(reads: BatchReads, *, margin: float) -> jax.Array:
 
 
 def updated_items(items: jax.Array, queries: jax.Array) -> jax.Array:
-    """The items after a batch of queries (its Eq. 6 to 8).
+    """The items after a batch of queries, the paper's update.
 
     ``p_m <- f(p_m + sum_k v'_km q_k)`` over the queries k whose nearest item is m, f to length 1;
-    ``v_km`` is a softmax over all queries, and v' is v over its largest value among those.
+    ``v_km`` is a softmax over all queries, and v' is v over its largest value among those (in the
+    authors' code, among all queries).
 
     Args:
         items: ``(N, D)``.
@@ -94,7 +99,7 @@ def _nearest_distances(reads: BatchReads) -> tuple[jax.Array, jax.Array | None]:
     """Distances ``(M,)`` of the queries, scaled to length 1, to their two nearest items."""
     queries = normalized(reads.queries)
     count = min(2, reads.items.shape[0])
-    products = queries @ normalized(jax.lax.stop_gradient(reads.items)).T
+    products = queries @ normalized(reads.items).T
     _, positions = jax.lax.top_k(products, count)
     distances = [_distance(queries, reads.items[positions[:, index]]) for index in range(count)]
     return distances[0], distances[1] if count > 1 else None

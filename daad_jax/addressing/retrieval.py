@@ -39,7 +39,7 @@ def hopfield(query: jax.Array, items: jax.Array, compare: Compare, *, steps: int
 
 
 def product_similarities(query: jax.Array, subkeys: jax.Array, compare: Compare) -> jax.Array:
-    """Similarities of a query with n^2 product keys (Lample et al., NeurIPS 2019, Section 3.2).
+    """Similarities of a query with n^2 product keys (Lample et al., NeurIPS 2019).
 
     A key is a pair of sub-keys, one for each half of the query; its similarity is the sum of both.
 

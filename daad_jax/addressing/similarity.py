@@ -18,7 +18,7 @@ def cosine(query: jax.Array, items: jax.Array) -> jax.Array:
 
 
 def scaled_dot(query: jax.Array, items: jax.Array) -> jax.Array:
-    """Dot product over the square root of D (Vaswani et al., NeurIPS 2017, Eq. 1)."""
+    """Dot product over the square root of D (Vaswani et al., NeurIPS 2017, Section 3.2.1)."""
     return items @ query / jnp.sqrt(jnp.asarray(query.shape[-1], query.dtype))
 
 

@@ -13,9 +13,9 @@ _PROPERTIES = Properties("one", equivariant=True, nearest_when_cold=True)
 
 
 def sparsemax(similarities: jax.Array) -> jax.Array:
-    """The Euclidean projection onto the simplex (Martins and Astudillo, ICML 2016, Eq. 1).
+    """The Euclidean projection onto the simplex (Martins and Astudillo, ICML 2016).
 
-    ``w_i = max(s_i - tau, 0)`` with tau from their Algorithm 1.
+    ``w_i = max(s_i - tau, 0)`` with tau found by sorting, as there.
 
     Args:
         similarities: ``(N,)``, finite.
@@ -35,7 +35,7 @@ def sparsemax(similarities: jax.Array) -> jax.Array:
 
 
 def entmax15(similarities: jax.Array) -> jax.Array:
-    """1.5-entmax by sorting (Peters, Niculae and Martins, ACL 2019, Algorithm 2).
+    """1.5-entmax by sorting (Peters, Niculae and Martins, ACL 2019).
 
     Args:
         similarities: ``(N,)``, finite.
@@ -47,10 +47,10 @@ def entmax15(similarities: jax.Array) -> jax.Array:
 
 
 def entmax(similarities: jax.Array, alpha: jax.Array | float) -> jax.Array:
-    """alpha-entmax by bisection (Correia, Niculae and Martins, EMNLP 2019, Eq. 5 and Algorithm 1).
+    """alpha-entmax by bisection (Correia, Niculae and Martins, EMNLP 2019).
 
     ``w_i = max((alpha - 1) s_i - tau, 0) ** (1 / (alpha - 1))``; the gradient, also by alpha, is
-    that of their Propositions 1 and 2.
+    theirs.
 
     Args:
         similarities: ``(N,)``, finite.
@@ -136,7 +136,7 @@ def sparsemax_rule(hyper: Hyperparameters) -> Rule:
 def entmax_rule(hyper: Hyperparameters) -> Rule:
     """`entmax` with `alpha`; with `learned_alpha` each bank learns its own, in (1, 2).
 
-    The learned alpha is ``1 + sigmoid(a)`` (Correia et al., Section 4) and begins at `alpha`.
+    The learned alpha is ``1 + sigmoid(a)`` (Correia et al.) and begins at `alpha`.
     """
     if not hyper.learned_alpha:
         if hyper.alpha == 1.5:

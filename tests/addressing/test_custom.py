@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import jax.numpy as jnp
 import pytest
@@ -16,6 +17,7 @@ from daad_jax.evaluation import evaluate
 from daad_jax.training import train
 from tests.conftest import tiny_config, tiny_dataset
 
+ROOT = Path(__file__).parent.parent.parent
 MODULE = '''
 import pathlib
 pathlib.Path(__file__).with_suffix(".imported").touch()
@@ -109,6 +111,8 @@ def test_the_refusal_holds_after_the_code_was_imported_once(module, tmp_path, on
         ("own_rules:", "is not module:function"),
         ("../own_rules:sharpest", "is not module:function"),
         ("a b:c", "is not module:function"),
+        ("own_rules:sharpest:more", "is not module:function"),
+        ("own_rules:sharpest()", "is not module:function"),
         ("nowhere_at_all:sharpest", "importing nowhere_at_all failed"),
         ("own_rules:sharper", "own_rules has no function or Rule sharper"),
         ("own_rules:number", "own_rules has no function or Rule number"),
@@ -117,6 +121,24 @@ def test_the_refusal_holds_after_the_code_was_imported_once(module, tmp_path, on
 def test_what_cannot_be_imported_is_one_line(module, name, message):
     with pytest.raises(ConfigError, match=message):
         addressing.permit(name, allowed=True)
+
+
+def test_the_workdir_is_not_where_a_module_comes_from(tmp_path):
+    workdir = tmp_path / "run"
+    for folder in (tmp_path, workdir):
+        folder.mkdir(exist_ok=True)
+        (folder / "own_rules.py").write_text(MODULE)
+    flags = ["--allow_custom_code", "--config.memory.addressing=own_rules:sharpest"]
+    result = subprocess.run(
+        [sys.executable, ROOT / "train.py", *flags, "--workdir=run"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 2
+    assert "importing own_rules failed" in result.stderr
+    assert not list(tmp_path.rglob("*.imported"))
 
 
 def test_rules_of_the_package_need_no_permission():

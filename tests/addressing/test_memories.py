@@ -39,7 +39,8 @@ def rule_config(rule, **overrides):
 
 def one_step(config, steps=1):
     networks, optimizer = build_networks(config), build_optimizer(config)
-    init = jax.jit(functools.partial(init_state, networks, optimizer))
+    average = config.train.average_decay > 0
+    init = jax.jit(functools.partial(init_state, networks, optimizer, average=average))
     state = init(KEY, normalize_images(jnp.asarray(IMAGES)))
     step = jax.jit(functools.partial(train_step, networks, optimizer, step_spec(config)))
     new = state
@@ -48,9 +49,19 @@ def one_step(config, steps=1):
     return state, new, metrics
 
 
+WEIGHTS = {  # no two alike, and none that a loss would have without
+    "entropy_weight": 0.3,
+    "codebook_weight": 0.7,
+    "commitment_weight": 0.6,
+    "compactness_weight": 0.4,
+    "separateness_weight": 0.9,
+}
+
+
 @pytest.mark.parametrize("rule", RULES)
 def test_every_rule_trains(rule):
-    config = rule_config(rule)
+    weights = {f"memory__{name}": value for name, value in WEIGHTS.items()}
+    config = rule_config(rule, **weights)
     state, new, metrics = one_step(config)
     assert all(np.isfinite(value) for value in metrics.values())
     names = {name.split("/")[-1] for name in metrics if name.startswith("memory/")}
@@ -74,7 +85,9 @@ def test_every_rule_trains(rule):
         lambda a, b: bool(np.any(a != b)), state.generator.memory, new.generator.memory
     )
     assert all(jax.tree.leaves(moved))
-    assert (state.generator.memory != {}) == (rule in ("gumbel", "nearest_ema", "mnad"))
+    stateful = rule in ("gumbel", "nearest_ema", "mnad")
+    assert (state.generator.memory != {}) == stateful
+    assert ("memory" in state.generator.variables) == stateful
 
 
 @pytest.mark.parametrize(
@@ -131,6 +144,12 @@ def test_banks_are_reads_of_their_own_positions():
     np.testing.assert_allclose(batch.usage.weight, grouped.sum((1, 2)).reshape(-1), rtol=1e-5)
 
 
+def test_groups_are_rows_and_columns_of_the_blocks():
+    assert partition.resolve_groups("one", (4, 6, 2), 0) == (1, 1, 1)
+    assert partition.resolve_groups("position", (4, 6, 2), 0) == (4, 6, 2)
+    assert partition.resolve_groups("2x3", (4, 6, 2), 0) == (2, 3, 1)
+
+
 def test_grouping_is_undone():
     blocks = jax.random.normal(KEY, (2, 24, 3))
     for groups in ((1, 1, 1), (2, 3, 1), (4, 3, 2)):
@@ -143,16 +162,42 @@ def test_a_learned_temperature_learns():
     old, moved = (one.generator.params["memory_2"]["log_temperature"] for one in (state, new))
     np.testing.assert_allclose(jnp.exp(old), 0.5, rtol=1e-6)
     assert moved != old
+    alone = build_networks(rule_config("softmax", memory__temperature=0.5)).generator
+    taught = rule_config("softmax", memory__temperature=0.5, memory__learned_temperature=True)
+    images = normalize_images(jnp.asarray(IMAGES))
+    blocks = []
+    for generator in (alone, build_networks(taught).generator):
+        variables = jax.tree.map(lambda x: x, state.generator.variables)
+        if generator is alone:
+            del variables["params"]["memory_2"]["log_temperature"]
+        blocks.append(generator.apply(variables, images, train=False)["reads"]["scale_2"].block)
+    np.testing.assert_allclose(*blocks, rtol=1e-5, atol=1e-6)
 
 
 def test_frozen_items_stay_and_the_rest_learns():
-    state, new, _ = one_step(rule_config("threshold", memory__frozen=True), steps=2)
+    config = rule_config("threshold", memory__frozen=True, train__average_decay=0.9)
+    state, new, _ = one_step(config, steps=2)
     old, moved = state.generator.params, new.generator.params
     start = old["memory_2"]["memory_items"]
     np.testing.assert_array_equal(start, moved["memory_2"]["memory_items"])
+    averaged = new.average[0]["params"]["memory_2"]["memory_items"]
+    np.testing.assert_allclose(averaged, start, rtol=1e-6)
+    adam = new.generator.opt_state[0]
+    for moments in (adam.mu, adam.nu):
+        assert not np.any(moments["memory_2"]["memory_items"])
+    optimizer, params = build_optimizer(config), old["memory_2"]
+    nothing, _ = optimizer.update(0.0 * start, optimizer.init(start), params["memory_items"])
+    assert not np.any(nothing)  # no weight decay
     assert np.any(old["decoder_1"]["kernel"] != moved["decoder_1"]["kernel"])
     _, free, _ = one_step(rule_config("threshold"))
     assert np.any(start != free.generator.params["memory_2"]["memory_items"])
+
+
+def test_frozen_items_of_rules_with_losses_and_state_stay():
+    for rule in ("nearest", "gumbel", "hard_shrinkage"):
+        state, new, _ = one_step(rule_config(rule, memory__frozen=True))
+        old, moved = (one.generator.params["memory_2"]["memory_items"] for one in (state, new))
+        np.testing.assert_array_equal(old, moved)
 
 
 def test_the_mean_item_is_read_by_every_block():

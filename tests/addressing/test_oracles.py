@@ -8,6 +8,7 @@ import pytest
 
 from daad_jax import addressing
 from daad_jax.addressing import BatchReads, codebook, contract, dense, mnad, retrieval, simplex
+from tests.fixtures import entmax_package
 
 KEY = jax.random.key(11)
 SIMILARITIES = np.asarray(
@@ -118,21 +119,38 @@ def test_sparsemax_is_optaxs_projection_and_numpys():
 def test_entmax_is_numpys(alpha):
     expected = [numpy_entmax(x, alpha) for x in SIMILARITIES]
     got = rows(lambda s: simplex.entmax(s, alpha))
-    np.testing.assert_allclose(got, expected, atol=2e-6)
+    np.testing.assert_allclose(got, expected, atol=1e-6)
     if alpha == 1.5:
         np.testing.assert_allclose(rows(simplex.entmax15), expected, atol=1e-6)
 
 
-def test_entmax_is_the_entmax_packages():
-    entmax = pytest.importorskip("entmax")
-    torch = pytest.importorskip("torch")
-    x = torch.tensor(SIMILARITIES)
-    for ours, theirs in (
-        (simplex.sparsemax, entmax.sparsemax(x, dim=-1)),
-        (simplex.entmax15, entmax.entmax15(x, dim=-1)),
-        (lambda s: simplex.entmax(s, 1.3), entmax.entmax_bisect(x, 1.3, dim=-1)),
-    ):
-        np.testing.assert_allclose(rows(ours), theirs.numpy(), atol=2e-6)
+PACKAGE = dict(np.load(entmax_package.FILE))
+
+
+@pytest.mark.parametrize("name", [name for name in PACKAGE if f"{name}/by_similarities" in PACKAGE])
+def test_weights_and_gradients_are_the_entmax_packages(name):
+    similarities, cotangent = (
+        jnp.asarray(PACKAGE[key], jnp.float32) for key in ("similarities", "cotangent")
+    )
+    if name.startswith("entmax "):
+        alphas = jnp.full(len(similarities), float(name.split()[1]))
+        got, pull = jax.vjp(jax.vmap(simplex.entmax), similarities, alphas)
+        # float32: its differences are divided by (alpha - 1) ** 2.
+        np.testing.assert_allclose(pull(cotangent)[1], PACKAGE[f"{name}/by_alpha"], atol=5e-5)
+    else:
+        got, pull = jax.vjp(jax.vmap(getattr(simplex, name)), similarities)
+    np.testing.assert_allclose(got, PACKAGE[name], rtol=0, atol=1e-6)
+    # At the edge of the support a slope is a small weight's small power.
+    by_similarities = PACKAGE[f"{name}/by_similarities"]
+    np.testing.assert_allclose(pull(cotangent)[0], by_similarities, rtol=0, atol=1e-5)
+
+
+def test_what_is_kept_of_the_entmax_package_is_what_it_computes():
+    pytest.importorskip("entmax")
+    computed = entmax_package.compute()
+    assert computed.keys() == PACKAGE.keys()
+    for name, values in computed.items():
+        np.testing.assert_allclose(PACKAGE[name], values, rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("function", ["sparsemax", "entmax15", "entmax"])
@@ -166,6 +184,8 @@ def test_similarities_are_numpys():
     for name, values in expected.items():
         got = jax.jit(addressing.SIMILARITIES[name])(q, m)
         np.testing.assert_allclose(got, values, rtol=1e-4, atol=1e-5)
+    short = addressing.SIMILARITIES["cosine"](1e-6 * q, 1e-6 * m)
+    np.testing.assert_allclose(short, expected["cosine"], rtol=1e-4, atol=1e-5)
 
 
 def numpy_reads():
@@ -205,9 +225,91 @@ def test_moving_averages_are_vq_vaes():
             count[item] = 0.9 * count[item] + 0.1 * (chosen == item).sum()
             total[item] = 0.9 * total[item] + 0.1 * QUERIES[chosen == item].sum(0)
     np.testing.assert_allclose(state["memory_items"], total / count[:, None], rtol=1e-4, atol=1e-6)
+    by_queries = jax.grad(lambda q: rule.update(state, reads._replace(queries=q))["total"].sum())
+    assert not np.any(by_queries(reads.queries))  # the state is moved by no gradient
     idle = {"memory_items": reads.items, "count": jnp.zeros(9), "total": jnp.zeros((9, 6))}
     kept = codebook.moved_average(idle, reads._replace(weights=0 * reads.weights), decay=0.9)
     np.testing.assert_array_equal(kept["memory_items"], reads.items)
+
+
+@pytest.mark.parametrize("name", addressing.RULES)
+def test_items_are_moved_by_as_much_as_they_are_read(name):
+    rule, direction = addressing.get_rule(name), jnp.arange(6.0)
+    query, items = jnp.asarray(QUERIES[0], jnp.float32), jnp.asarray(ITEMS, jnp.float32)
+    params = contract.initial_params(rule, items)
+    state = {} if rule.init_state is None else rule.init_state(items)
+
+    def read(items):  # similarities that do not depend on the items
+        fixed = addressing.Request(
+            query, items, lambda q, m: jnp.sin(jnp.arange(len(m)) + q[0]), params, state, None
+        )
+        answer = rule.read(fixed)
+        return answer.block @ direction, answer.weights
+
+    gradient, weights = jax.jit(jax.grad(read, has_aux=True))(items)
+    # Straight-through, the reconstruction moves no item.
+    share = 0 * weights if rule.properties.straight_through else weights
+    np.testing.assert_allclose(gradient, np.outer(share, direction), atol=1e-6)
+
+
+VARIED = {
+    "threshold": {"cut": 2.5},
+    "threshold_renormalized": {"cut": 2.5},
+    "hard_shrinkage": {"cut": 2.5},
+    "top_k": {"top_k": 2},
+    "entmax": {"alpha": 1.2},
+    "gumbel": {"gumbel_start": 3.0},
+    "hopfield": {"retrieval_steps": 3},
+    "product_key": {"top_k": 2},
+}
+
+
+@pytest.mark.parametrize("name", VARIED)
+def test_a_rule_reads_by_its_hyperparameters(name):
+    query, items = jnp.asarray(QUERIES[0]), jnp.asarray(ITEMS)
+    hyper = addressing.DEFAULTS._replace(**VARIED[name])
+    rule = addressing.get_rule(name, hyper)
+    got = contract.read(rule, query, items, temperature=0.4).weights
+    x = np.asarray(addressing.SIMILARITIES["cosine"](query, items), np.float64) / 0.4
+    kept = np.where(numpy_softmax(x) >= 2.5 / 9, numpy_softmax(x), 0)
+    best = np.where(x >= np.sort(x)[-2], x, -np.inf)
+    expected = {
+        "threshold": lambda: kept,
+        "threshold_renormalized": lambda: kept / kept.sum(),
+        "hard_shrinkage": lambda: kept / kept.sum(),
+        "top_k": lambda: numpy_softmax(best),
+        "entmax": lambda: numpy_entmax(x, 1.2),
+        "gumbel": lambda: numpy_softmax(x / 3),
+    }
+    if name in expected:
+        np.testing.assert_allclose(got, expected[name](), atol=1e-5)
+    elif name == "hopfield":
+        state = query
+        for _ in range(3):
+            weights = jax.nn.softmax(addressing.SIMILARITIES["cosine"](state, items) / 0.4)
+            state = weights @ items
+        np.testing.assert_allclose(got, weights, atol=1e-5)
+    else:
+        assert (got > 0).sum() == 2
+
+
+def test_alpha_and_the_temperature_end_where_they_are_told_to():
+    query, items = jnp.asarray(QUERIES[0]), jnp.asarray(ITEMS)
+    x = np.asarray(addressing.SIMILARITIES["cosine"](query, items), np.float64)
+    hyper = addressing.DEFAULTS._replace(learned_alpha=True, alpha=1.3, gumbel_end=0.25)
+    learned = addressing.get_rule("entmax", hyper)
+    for logit, alpha in ((None, 1.3), (-30.0, 1.0), (30.0, 2.0)):
+        params = None if logit is None else {"alpha_logit": jnp.float32(logit)}
+        start = contract.initial_params(learned, items) if params is None else params
+        np.testing.assert_allclose(1 + jax.nn.sigmoid(start["alpha_logit"]), alpha, atol=1e-6)
+        if alpha > 1:  # 1 itself is softmax, which no finite logit reaches
+            got = contract.read(learned, query, items, params=params).weights
+            np.testing.assert_allclose(got, numpy_entmax(x, alpha), atol=1e-5)
+    noisy = addressing.get_rule("gumbel", hyper)
+    request = addressing.Request(
+        query, items, lambda q, m: jnp.asarray(x), {}, {"steps": 1e9}, None
+    )
+    np.testing.assert_allclose(noisy.read(request).weights, numpy_softmax(x / 0.25), atol=1e-5)
 
 
 def test_hopfield_repeats_the_softmax_read():
@@ -250,6 +352,9 @@ def test_mnads_losses_are_distances_to_the_two_nearest():
     separateness = jax.jit(lambda r: mnad.separateness_loss(r, margin=0.3))(reads)
     expected = np.maximum(near - far + 0.3, 0).mean()
     np.testing.assert_allclose(separateness, expected, rtol=1e-5)
+    rule = addressing.get_rule("mnad", addressing.DEFAULTS._replace(margin=0.3))
+    np.testing.assert_allclose(rule.losses(reads)["separateness_loss"], expected, rtol=1e-5)
+    assert expected != pytest.approx(np.maximum(near - far + 1, 0).mean())
 
 
 def test_mnads_update_is_the_papers():
@@ -262,8 +367,10 @@ def test_mnads_update_is_the_papers():
         if len(chosen):
             share = vertical[chosen, item] / vertical[chosen, item].max()
             expected[item] += share @ queries[chosen]
-    got = jax.jit(mnad.updated_items)(ITEMS, QUERIES[:6])
-    np.testing.assert_allclose(got, unit(expected), atol=1e-6)
+    # Compiled, a product with a one-hot becomes a choice, which would hide an infinity.
+    for function in (jax.jit(mnad.updated_items), mnad.updated_items):
+        got = function(jnp.asarray(ITEMS), jnp.asarray(QUERIES[:6]))
+        np.testing.assert_allclose(got, unit(expected), atol=1e-6)
     assert len(set(products.argmax(1))) < 9
 
 
