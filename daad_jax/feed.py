@@ -141,12 +141,12 @@ def gathered(config: Config, images: np.ndarray, mesh: Mesh) -> Callable[[range]
 @functools.lru_cache(maxsize=4)
 def _gather(mesh: Mesh, axis: int) -> jax.stages.Wrapped:
     """Apart from the step: the number of images is a shape, and the step is not to depend on it."""
+
+    def gather(images: jax.Array, indices: jax.Array) -> jax.Array:
+        return jnp.take(images, indices, axis=0, mode="clip")
+
     split = sharding.batched(mesh, axis)
-    return jax.jit(
-        lambda images, indices: jnp.take(images, indices, axis=0, mode="clip"),
-        in_shardings=(sharding.replicated(mesh), split),
-        out_shardings=split,
-    )
+    return jax.jit(gather, in_shardings=(sharding.replicated(mesh), split), out_shardings=split)
 
 
 def _indices(config: Config, steps: range, count: int) -> np.ndarray:

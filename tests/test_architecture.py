@@ -18,7 +18,7 @@ ROOT = Path(__file__).parent.parent
 ORDER = [
     ["errors"],
     ["files", "host_memory", "interruption"],
-    ["allocator", "lock", "manifest", "watch"],
+    ["allocator", "compiling", "lock", "manifest", "watch"],
     ["partition", "addressing", "layers"],
     ["memory", "losses"],
     ["generator", "discriminator"],
