@@ -50,15 +50,14 @@ def total_steps(config: Config, count: int) -> int:
 def dispatches(start: int, end: int, config: Config) -> Iterator[range]:
     """The steps from `start` to before `end`, in order, as what the devices are given at once.
 
-    That is `train.steps_per_dispatch` of them, counted from each step at which a checkpoint is
-    due, and one where so many would pass the next or the end. A run that goes on from a checkpoint
-    or after a signal is given the same steps at once as an undisturbed one.
+    That is `train.steps_per_dispatch` of them, and one where so many would pass the end or a step
+    at which a checkpoint is due. So a run that goes on from a checkpoint or after a signal is given
+    the same steps at once as an undisturbed one.
     """
     size, every = config.train.steps_per_dispatch, config.train.checkpoint_every
     while start < end:
-        after = start % every
-        edge = min(end, start - after + every)
-        count = size if after % size == 0 and start + size <= edge else 1
+        edge = min(end, start + every - start % every)
+        count = size if start + size <= edge else 1
         yield range(start, start + count)
         start += count
 
