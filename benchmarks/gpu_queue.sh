@@ -7,7 +7,8 @@
 #
 # Parts whose folder is not given are left out; SPEED is the comparison with PyTorch, which
 # SPEED_CASES=32:4:1 and SPEED_FLAGS="--widths=4,8 --items=10 --page=COPY" make a toy. CATEGORIES
-# and SEEDS choose among MVTec AD's categories and the seeds. FLAGS go to every run of the grid:
+# and SEEDS choose among MVTec AD's categories and the seeds; STEPS=2 cuts the comparison of ways to
+# feed the device short. FLAGS go to every run of the grid:
 # --config.train.epochs=100 for a first look, or a
 # toy size to try the queue on a CPU:
 #
@@ -33,6 +34,10 @@ fi
 if [ -n "${MVTEC:-}" ]; then # the paper's 256 px
   mvtec=(--config=configs/mvtec.py --config.data.root="$MVTEC" --categories="${CATEGORIES:-screw}")
   grid "${mvtec[@]}" "$@" --settings=daad_plus,daad,ae # Tables 1, 3 and 5
+  grid "${mvtec[@]}" "$@" --settings=daad_plus \
+    --variant="train.steps=${STEPS:-1000} data.on_device=no" \
+    --variant="train.steps=${STEPS:-1000}" \
+    --variant="train.steps=${STEPS:-1000} train.steps_per_dispatch=10" # see timings.jsonl
   grid "${mvtec[@]}" "$@" --settings=daad \
     --variant='memory.division_rates=(16,16,1)' --variant='memory.division_rates=(4,4,1)' \
     --variant='memory.division_rates=(2,2,1)' --variant='memory.division_rates=(1,1,1)' # Table 4

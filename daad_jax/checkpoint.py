@@ -38,6 +38,7 @@ _ITEM = "default"  # what Orbax calls the only item of a checkpoint
 _FREE_FIELDS = (
     "data.root",
     "data.memory_limit_mb",
+    "data.on_device",
     "data.cache_dir",
     "data.tfds_dir",
     "data.on_bad_file",
@@ -45,6 +46,7 @@ _FREE_FIELDS = (
     "data.follow_links",
     "train.steps",
     "train.epochs",
+    "train.steps_per_dispatch",
     "train.log_every",
     "train.checkpoint_every",
     "train.keep_checkpoints",

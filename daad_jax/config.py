@@ -52,6 +52,9 @@ class DataConfig:
             textures have a region of their own for it, whatever the share.
         memory_limit_mb: when a split's decoded images are more than this many MiB, they are
             memory-mapped from `cache_dir`.
+        on_device: whether the training images stay in the devices' memory, whole on each, and are
+            not read again for each batch: "yes", "no", or "auto": yes on a GPU or TPU where they
+            fit beside the train step. The result is the same.
         cache_dir: folder for decoded images; "" is ``cache`` in the workdir.
         tfds_dir: where tensorflow-datasets keeps prepared sets; "" is its own default,
             ``~/tensorflow_datasets``.
@@ -73,6 +76,7 @@ class DataConfig:
     flip_vertical: bool = True
     calibration_fraction: float = 0.0
     memory_limit_mb: int = 4096
+    on_device: str = "auto"
     cache_dir: str = ""
     tfds_dir: str = ""
     on_bad_file: str = "stop"
@@ -218,6 +222,8 @@ class TrainConfig:
         beta2: Adam's.
         average_decay: decay of a running average of both networks' weights; above 0, the average
             is what is evaluated. Not in the paper.
+        steps_per_dispatch: how many updates the devices are given at once, which spares them the
+            host's time between two; the same but for rounding. A signal waits for all of them.
         log_every: steps between lines of metrics.
         checkpoint_every: steps between checkpoints; the last step always has one.
         keep_checkpoints: how many checkpoints stay.
@@ -230,6 +236,7 @@ class TrainConfig:
     beta1: float = 0.9
     beta2: float = 0.999
     average_decay: float = 0.0
+    steps_per_dispatch: int = 1
     log_every: int = 10
     checkpoint_every: int = 1000
     keep_checkpoints: int = 2
@@ -538,6 +545,7 @@ _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "train.beta1": _share(closed=False),
     "train.beta2": _share(closed=False),
     "train.average_decay": _share(closed=False),
+    "train.steps_per_dispatch": _between(1, 1000),
     "train.log_every": _at_least(1),
     "train.checkpoint_every": _at_least(1),
     "train.keep_checkpoints": _at_least(1),
@@ -552,6 +560,7 @@ _CHOICES: dict[str, Iterable[str]] = {
     "data.source": SOURCES,
     "data.resize": RESIZE_FILTERS,
     "data.brightness": ("kept", "equal"),
+    "data.on_device": ("auto", "yes", "no"),
     "data.on_bad_file": ("stop", "skip"),
     "model.skip_join": ("concat", "sum"),
     "model.query_from": ("after", "before"),

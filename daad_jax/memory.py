@@ -15,6 +15,8 @@ from daad_jax.addressing.interface import Arrays
 
 _EPSILON = 1e-8
 _ITEMS = "memory_items"
+# With more bytes of addressing weights than the first, blocks are read in chunks of the second.
+LARGE_BYTES, CHUNK_BYTES = 1 << 25, 1 << 22
 
 
 class ReadSummary(NamedTuple):
@@ -183,6 +185,60 @@ def read_blocks(
     return function(queries, keys)
 
 
+def chunk_count(images: int, blocks: int, items: int) -> int:
+    """Into how many equal chunks of at most `CHUNK_BYTES` the blocks of each image are divided.
+
+    One up to `LARGE_BYTES`: chunks spare memory and no time.
+
+    Args:
+        images: B.
+        blocks: Q, which the result divides.
+        items: N, over all banks that are read together.
+    """
+    size = 4 * images * blocks * items
+    if size <= LARGE_BYTES:
+        return 1
+    chunks = (count for count in range(1, blocks) if blocks % count == 0)
+    return next((count for count in chunks if size <= CHUNK_BYTES * count), blocks)
+
+
+def read_in_chunks(
+    read_chunk: Callable[[jax.Array, jax.Array | None], MemoryRead],
+    queries: jax.Array,
+    keys: jax.Array | None,
+    count: int,
+) -> tuple[MemoryRead, ItemUsage]:
+    """Reads chunk after chunk, so that never more than one chunk's weights exist.
+
+    The backward pass reads each chunk again instead of keeping its weights.
+
+    Args:
+        read_chunk: from queries ``(B, Q / count, D)`` and their keys to reads with weights.
+        queries: ``(B, Q, D)``.
+        keys: ``(B, Q)`` or None.
+        count: of chunks, which divides Q.
+
+    Returns:
+        The reads without weights, and the usage of the items by all of them.
+    """
+
+    def split(x: jax.Array) -> jax.Array:  # The images stay an axis: devices may share them.
+        return jnp.moveaxis(x.reshape(x.shape[0], count, -1, *x.shape[2:]), 1, 0)
+
+    def join(x: jax.Array) -> jax.Array:
+        return jnp.moveaxis(x, 0, 1).reshape(x.shape[1], -1, *x.shape[3:])
+
+    @functools.partial(jax.checkpoint, prevent_cse=False)
+    def read_one(chunk: tuple[jax.Array, jax.Array | None]) -> tuple[MemoryRead, ItemUsage]:
+        reads = read_chunk(*chunk)
+        assert reads.weights is not None
+        usage = item_usage(jax.lax.stop_gradient(reads.weights))
+        return reads._replace(weights=None), usage
+
+    reads, usage = jax.lax.map(read_one, jax.tree.map(split, (queries, keys)))
+    return jax.tree.map(join, reads), jax.tree.map(lambda x: jnp.sum(x, axis=0), usage)
+
+
 class BlockMemory(nn.Module):
     """Memory banks between two feature maps of one shape: divide, read every block, assemble.
 
@@ -242,7 +298,7 @@ class BlockMemory(nn.Module):
         keys = None
         if train and rule.needs_key and not self.is_initializing():
             keys = jax.random.split(self.make_rng("memory"), queries.shape[:-1])
-        read_bank = functools.partial(self._read_bank, rule, update)
+        read_bank = functools.partial(self._read_bank, rule, update, return_weights)
         spread = jax.vmap(read_bank) if banks > 1 else read_bank
         reads, usage, losses, new_state = spread(queries, items, params, state, keys)
         if banks > 1:
@@ -261,6 +317,7 @@ class BlockMemory(nn.Module):
         self,
         rule: Rule,
         update: bool,
+        keep_weights: bool,
         queries: jax.Array,
         items: jax.Array,
         params: Arrays,
@@ -271,20 +328,30 @@ class BlockMemory(nn.Module):
         temperature: float | jax.Array = self.temperature
         if self.learned_temperature:
             temperature = jnp.exp(params["log_temperature"])
-        reads = read_blocks(
-            queries,
-            items,
-            rule,
-            keys=keys,
-            temperature=temperature,
-            similarity=self.similarity,
-            params=params,
-            state=state,
-            return_weights=True,
-        )
+
+        def read_some(queries: jax.Array, keys: jax.Array | None) -> MemoryRead:
+            return read_blocks(
+                queries,
+                items,
+                rule,
+                keys=keys,
+                temperature=temperature,
+                similarity=self.similarity,
+                params=params,
+                state=state,
+                return_weights=True,
+            )
+
+        images, blocks, size = queries.shape
+        updates = rule.update is not None and update
+        if not (keep_weights or updates or rule.losses is not None):
+            chunks = chunk_count(images, blocks, items.shape[0] * math.prod(self.groups))
+            if chunks > 1:
+                return *read_in_chunks(read_some, queries, keys, chunks), {}, state
+        reads = read_some(queries, keys)
         assert reads.weights is not None
-        size, count = queries.shape[-1], items.shape[0]
-        batch = BatchReads(queries.reshape(-1, size), items, reads.weights.reshape(-1, count))
+        weights = reads.weights.reshape(images * blocks, -1)
+        batch = BatchReads(queries.reshape(-1, size), items, weights)
         losses = {} if rule.losses is None else rule.losses(batch)
         if rule.update is not None and update:
             state = rule.update(state, batch)

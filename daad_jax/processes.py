@@ -111,6 +111,13 @@ def in_first(work: Callable[[], object], meanwhile: Callable[[], object] | None 
         raise failure
 
 
+def everywhere(flag: bool) -> bool:
+    """Whether a flag is set in all processes; each of them has to ask."""
+    if jax.process_count() == 1:
+        return flag
+    return bool(np.all(multihost_utils.process_allgather(np.bool_(flag))))
+
+
 class Stop:
     """Whether a signal asks the work to stop: called after each step by every process.
 

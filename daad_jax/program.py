@@ -2,11 +2,13 @@
 
 import functools
 import json
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
+from jax.stages import Compiled
 
 from daad_jax import config as config_lib
 from daad_jax import host_memory, sharding
@@ -21,7 +23,7 @@ from daad_jax.state import (
     count_parameters,
     init_state,
 )
-from daad_jax.step import normalize_images, step_spec, train_step
+from daad_jax.step import normalize_images, step_spec, train_step, train_steps
 
 _GIB = 1 << 30
 # Only these decide what is compiled, so that runs that differ elsewhere share one program.
@@ -43,7 +45,10 @@ class Program(NamedTuple):
         mesh: the data-parallel mesh.
         shapes: the state's shapes and shardings.
         init: jitted ``(key, uint8 images) -> state``, created sharded.
-        step: compiled ``(state, uint8 images, key) -> (state, metrics)``; the state is donated.
+        step: compiled ``(state, uint8 images, key) -> (state, metrics, finite)``; the state is
+            donated.
+        several: from K to the same of K updates, see `daad_jax.step.train_steps`; each K is
+            compiled when it is first asked for, which raises as `build_program` does.
         parameters: parameter counts, see `daad_jax.state.count_parameters`.
         memory_bytes: what training needs on one device, by the compiler's own account of a step;
             on a CPU with the copy that a checkpoint is written from.
@@ -53,7 +58,8 @@ class Program(NamedTuple):
     mesh: Mesh
     shapes: TrainState
     init: jax.stages.Wrapped
-    step: jax.stages.Compiled
+    step: Compiled
+    several: Callable[[int], Compiled]
     parameters: dict[str, int]
     memory_bytes: int
 
@@ -88,6 +94,7 @@ def _build(fingerprint: str, mesh: Mesh) -> Program:
     whole, split = sharding.replicated(mesh), sharding.batched(mesh)
     images = jax.ShapeDtypeStruct(batch_shape, jnp.uint8, sharding=split)
     key = jax.eval_shape(jax.random.key, 0)
+    on_cpu = mesh.devices.flat[0].platform == "cpu"
 
     def init(key: jax.Array, images: jax.Array) -> TrainState:
         normalized = normalize_images(images)
@@ -101,16 +108,20 @@ def _build(fingerprint: str, mesh: Mesh) -> Program:
     # Parameters, gradients and Adam's two moments: a cheap lower bound before compiling.
     check_memory(16 * sum(parameters.values()), mesh, config)
 
-    step = jax.jit(
-        functools.partial(train_step, networks, optimizer, spec),
-        in_shardings=(whole, split, whole),
-        out_shardings=whole,
-        donate_argnums=0,
-        compiler_options=compiler_options(mesh),
-    )
-    compiled = step.lower(shapes, images, key).compile()
-    memory_bytes = _step_memory(compiled, shapes, mesh)
-    check_memory(memory_bytes, mesh, config)
+    def compiled(function: Callable[..., Any], images: jax.ShapeDtypeStruct) -> Compiled:
+        step = functools.partial(function, networks, optimizer, spec)
+        program = _compile_step(step, (shapes, images, key), mesh)
+        check_memory(_step_memory(program, shapes, mesh), mesh, config)
+        return program
+
+    @functools.cache
+    def several(count: int) -> Compiled:
+        shape, split = (count, *batch_shape), sharding.batched(mesh, 1)
+        # On a CPU a convolution in a loop is many times slower.
+        steps = functools.partial(train_steps, unroll=on_cpu)
+        return compiled(steps, jax.ShapeDtypeStruct(shape, jnp.uint8, sharding=split))
+
+    step = compiled(train_step, images)
     return Program(
         networks,
         mesh,
@@ -119,15 +130,31 @@ def _build(fingerprint: str, mesh: Mesh) -> Program:
             init,
             in_shardings=(whole, split),
             out_shardings=whole,
-            compiler_options=_INIT_OPTIONS if mesh.devices.flat[0].platform == "cpu" else None,
+            compiler_options=_INIT_OPTIONS if on_cpu else None,
         ),
-        compiled,
+        step,
+        several,
         parameters,
-        memory_bytes,
+        _step_memory(step, shapes, mesh),
     )
 
 
-def _step_memory(compiled: jax.stages.Compiled, shapes: TrainState, mesh: Mesh) -> int:
+def _compile_step(
+    step: Callable[..., Any], arguments: tuple[TrainState, jax.ShapeDtypeStruct, Any], mesh: Mesh
+) -> Compiled:
+    """Compiles a step of state, images and key; the state is donated, and all results are whole."""
+    whole = sharding.replicated(mesh)
+    jitted = jax.jit(
+        step,
+        in_shardings=(whole, arguments[1].sharding, whole),
+        out_shardings=whole,
+        donate_argnums=0,
+        compiler_options=compiler_options(mesh),
+    )
+    return jitted.lower(*arguments).compile()
+
+
+def _step_memory(compiled: Compiled, shapes: TrainState, mesh: Mesh) -> int:
     """A step's memory; on a CPU also the copy of the state that a save in the background holds."""
     analysis = compiled.memory_analysis()
     state = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))

@@ -22,20 +22,21 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def batched(mesh: Mesh) -> NamedSharding:
-    """The sharding of a batch: its first axis split over the devices."""
-    return NamedSharding(mesh, PartitionSpec(DATA_AXIS))
+def batched(mesh: Mesh, axis: int = 0) -> NamedSharding:
+    """The sharding of a batch: the axis of its images split over the devices."""
+    return NamedSharding(mesh, PartitionSpec(*[None] * axis, DATA_AXIS))
 
 
 def place_batch(
-    shape: tuple[int, ...], rows: Callable[[slice], np.ndarray], mesh: Mesh
+    shape: tuple[int, ...], rows: Callable[[slice], np.ndarray], mesh: Mesh, axis: int = 0
 ) -> jax.Array:
     """Makes a global batch of which every process computes its own share only.
 
     Args:
         shape: the global batch's shape.
-        rows: gives the rows that a slice of the first axis names.
+        rows: gives the rows that a slice of the split axis names.
         mesh: the data-parallel mesh.
+        axis: which axis is split.
 
     Returns:
         The batch, split over the mesh.
@@ -43,6 +44,11 @@ def place_batch(
 
     def share(index: tuple[slice, ...] | None) -> np.ndarray:
         assert index is not None
-        return rows(index[0])
+        return rows(index[axis])
 
-    return jax.make_array_from_callback(shape, batched(mesh), share)
+    return jax.make_array_from_callback(shape, batched(mesh, axis), share)
+
+
+def place_whole(array: np.ndarray, mesh: Mesh) -> jax.Array:
+    """Places an array, which every process has, on every device of the mesh."""
+    return jax.make_array_from_callback(array.shape, replicated(mesh), lambda index: array[index])

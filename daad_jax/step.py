@@ -124,6 +124,39 @@ def train_step(
     return updated, metrics, found.finite
 
 
+def train_steps(
+    networks: Networks,
+    optimizer: optax.GradientTransformation,
+    spec: StepSpec,
+    state: TrainState,
+    images: jax.Array,
+    key: jax.Array,
+    *,
+    unroll: bool = False,
+) -> tuple[TrainState, Metrics, Finiteness]:
+    """Several updates, one after the other, as `train_step` makes them.
+
+    Args:
+        networks: as there; so are `optimizer`, `spec`, `state` and `key`.
+        optimizer: see above.
+        spec: see above.
+        state: see above.
+        images: uint8 ``(K, B, H, W, C)``, a batch for each update.
+        key: see above.
+        unroll: whether the updates are compiled one after the other, and not as a loop.
+
+    Returns:
+        The state after the last; each metric ``(K,)``; and the flags of finiteness ``(K, n)``.
+    """
+
+    def one(state: TrainState, batch: jax.Array) -> tuple[TrainState, tuple[Metrics, Finiteness]]:
+        state, metrics, finite = train_step(networks, optimizer, spec, state, batch, key)
+        return state, (metrics, finite)
+
+    state, (metrics, finite) = jax.lax.scan(one, state, images, unroll=unroll)
+    return state, metrics, finite
+
+
 def gradients(
     networks: Networks,
     spec: StepSpec,

@@ -4,7 +4,7 @@ import contextlib
 import itertools
 import json
 import math
-import os
+import operator
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from daad_jax import interruption, lock, processes, sharding
+from daad_jax import feed, interruption, lock, logs, processes, sharding
 from daad_jax.checkpoint import (
     Checkpoints,
     check_same_images,
@@ -25,7 +25,7 @@ from daad_jax.checkpoint import (
 )
 from daad_jax.config import Config
 from daad_jax.data import Dataset, batches
-from daad_jax.errors import NonFiniteError
+from daad_jax.errors import NonFiniteError, warn
 from daad_jax.generator import Generator
 from daad_jax.program import Program, build_program
 from daad_jax.state import TrainState
@@ -47,6 +47,21 @@ def total_steps(config: Config, count: int) -> int:
     return config.train.epochs * batches.steps_per_epoch(count, config.train.batch_size)
 
 
+def dispatches(start: int, end: int, config: Config) -> Iterator[range]:
+    """The steps from `start` to before `end`, in order, as what the devices are given at once.
+
+    That is `train.steps_per_dispatch` of them, and one where so many would pass the end or a step
+    at which a checkpoint is due. So a run that goes on from a checkpoint or after a signal is given
+    the same steps at once as an undisturbed one.
+    """
+    size, every = config.train.steps_per_dispatch, config.train.checkpoint_every
+    while start < end:
+        edge = min(end, start + every - start % every)
+        count = size if start + size <= edge else 1
+        yield range(start, start + count)
+        start += count
+
+
 def train(
     config: Config,
     dataset: Dataset,
@@ -61,7 +76,8 @@ def train(
     Args:
         config: validated.
         dataset: its `train` images are used.
-        workdir: gets ``config.json``, ``checkpoints/``, ``metrics.jsonl`` and ``tensorboard/``.
+        workdir: gets ``config.json``, ``checkpoints/``, ``metrics.jsonl``, ``timings.jsonl`` and
+            ``tensorboard/``.
         mesh: the devices; all of them by default.
         stop_at: leave (with a checkpoint) once this many updates are made, as if interrupted.
         log: receives lines for people.
@@ -70,7 +86,7 @@ def train(
         The last state.
 
     Raises:
-        ConfigError: if the config does not fit the devices.
+        ConfigError: if the config, or the images that are to stay there, do not fit the devices.
         CheckpointError: if the workdir holds another run, or one that cannot be read, or another
             process is at work there.
         Interrupted: on the command line, if a signal asked for it; the step that ran is saved.
@@ -81,13 +97,16 @@ def train(
     check_same_run(workdir, config)
     program = build_program(config, mesh or sharding.make_mesh())
     log(describe(program))
+    if config.train.steps_per_dispatch > 1:
+        program.several(config.train.steps_per_dispatch)
+    on_devices = feed.stays_on_devices(config, dataset.train.images, program)
     with contextlib.ExitStack() as held:
         processes.in_first(lambda: held.enter_context(_begin(config, dataset, workdir)))
         if not processes.is_first():
             load_config(workdir)  # It has to lie where every process sees it.
             check_same_images(workdir, dataset.train.images)
         interruption.check()
-        state = _train(program, config, dataset, workdir, stop_at, log)
+        state = _train(program, config, dataset, workdir, stop_at, on_devices, log)
     done, steps = int(state.step), total_steps(config, len(dataset.train))
     interruption.check(f" at step {done} of {steps}" + ", which is saved" * (done > 0))
     return state
@@ -108,6 +127,7 @@ def _train(
     dataset: Dataset,
     workdir: Path,
     stop_at: int | None,
+    on_devices: bool,
     log: Callable[[str], None],
 ) -> TrainState:
     steps = total_steps(config, len(dataset.train))
@@ -127,7 +147,14 @@ def _train(
             _log_folder(workdir) as folder,
             MetricsLog(Path(folder) / METRICS_FILE, config, int(state.step), watch) as metrics_log,
         ):
-            return _loop(program, config, dataset, state, end, checkpoints, metrics_log)
+            plan = dispatches(int(state.step), end, config)
+            with feed.open_feed(
+                config, dataset.train.images, program.mesh, plan, on_devices=on_devices
+            ) as take:
+                state = _loop(program, config, dataset, state, end, take, checkpoints, metrics_log)
+            if processes.is_first() and (advice := metrics_log.timings.advice()):
+                warn(advice)
+            return state
 
 
 def _log_folder(workdir: Path) -> contextlib.AbstractContextManager[Path | str]:
@@ -145,12 +172,7 @@ def init_program(program: Program, config: Config, dataset: Dataset) -> TrainSta
 
 def training_batch(program: Program, config: Config, dataset: Dataset, step: int) -> jax.Array:
     """The uint8 batch of a step, split over the mesh: a pure function of the seed and the step."""
-    images = dataset.train.images
-    size = config.train.batch_size
-    indices = batches.batch_indices(config.seed, step, len(images), size)
-    return sharding.place_batch(
-        (size, *images.shape[1:]), lambda rows: images[indices[rows]], program.mesh
-    )
+    return feed.streamed(config, dataset.train.images, program.mesh)(range(step, step + 1))
 
 
 def describe(program: Program) -> str:
@@ -182,6 +204,7 @@ def _loop(
     dataset: Dataset,
     state: TrainState,
     end: int,
+    take: feed.Take,
     checkpoints: Checkpoints,
     metrics_log: "MetricsLog",
 ) -> TrainState:
@@ -194,20 +217,21 @@ def _loop(
         total=end, initial=start, desc=dataset.category, unit="step", disable=None, file=sys.stderr
     )
     stop = processes.Stop(program.mesh)
-    last = stop()
+    last = stop() or start == end
     with bar:
-        for step in range(start, end):
-            if last:
-                break
-            batch = training_batch(program, config, dataset, step)
-            state, metrics, finite = program.step(state, batch, key)
-            done = step + 1
-            metrics_log.add(done, metrics, finite)
-            bar.update()
+        while not last:
+            fed = take(state.step)
+            metrics_log.timings.wait(fed.waited)
+            count = len(fed.steps)
+            run = program.step if count == 1 else program.several(count)
+            state, metrics, finite = run(state, fed.batch, key)
+            metrics_log.add(fed.steps, metrics, finite)
+            done = fed.steps.stop
+            bar.update(count)
             checkpoints.check()
             last = done == end or stop()
-            if done % config.train.log_every == 0 or last:
-                newest = metrics_log.flush()
+            if done % config.train.log_every < count or last:
+                newest = metrics_log.flush(lap=True)
                 bar.set_postfix_str(_postfix(newest, config, bar), refresh=False)
             if done % config.train.checkpoint_every == 0 or last:
                 metrics_log.flush()
@@ -243,7 +267,7 @@ def _postfix(metrics: dict[str, float], config: Config, bar: tqdm) -> str:
 class MetricsLog:
     """``metrics.jsonl``: one line for every `train.log_every`-th step, after the step's number.
 
-    ``tensorboard/`` beside it gets the same numbers.
+    ``tensorboard/`` beside it gets the same numbers, and those of ``timings.jsonl``.
 
     Metrics stay on the device until `flush`, so that logging does not hold up the steps; every
     step is then checked, whether it is written or not.
@@ -252,15 +276,10 @@ class MetricsLog:
     def __init__(self, path: Path, config: Config, step: int, watch: Watch) -> None:
         """Opens the file; lines of steps after `step`, which will be made again, are dropped."""
         self._path, self._config, self._watch = path, config, watch
-        self._pending: list[tuple[int, Metrics, Finiteness]] = []
+        self._pending: list[tuple[range, Metrics, Finiteness]] = []
         self._last: dict[str, float] = {}
-        if path.exists():
-            lines = path.read_text().splitlines(keepends=True)
-            kept = [line for line in lines if _line_step(line) <= step]
-            partial = path.with_name(f".{path.name}.partial")
-            partial.write_text("".join(kept))
-            os.replace(partial, path)
-        self._file = path.open("a")
+        self._file = logs.reopen(path, step)
+        self.timings = logs.Timings(path.parent, config.train.batch_size, step)
         self._events = ScalarWriter(path.parent / TENSORBOARD, step)
 
     def __enter__(self) -> "MetricsLog":
@@ -268,14 +287,18 @@ class MetricsLog:
 
     def __exit__(self, *exception: object) -> None:
         self._file.close()
+        self.timings.close()
         self._events.close()
 
-    def add(self, step: int, metrics: Metrics, finite: Finiteness) -> None:
-        """Remembers what a step returned, still on the device."""
-        self._pending.append((step, metrics, finite))
+    def add(self, steps: range, metrics: Metrics, finite: Finiteness) -> None:
+        """Remembers what a dispatch of steps, counted from 0, returned, still on the device."""
+        self._pending.append((steps, metrics, finite))
 
-    def flush(self) -> dict[str, float]:
+    def flush(self, *, lap: bool = False) -> dict[str, float]:
         """Writes what is due and checks all.
+
+        Args:
+            lap: whether an interval of the timings ends here.
 
         Returns:
             The newest step's metrics.
@@ -284,12 +307,16 @@ class MetricsLog:
             NonFiniteError: for the first step with a tensor or metric that is not finite, naming
                 the first of them, once its metrics are written.
         """
-        for step, metrics, finite in jax.device_get(self._pending):
-            values = {name: float(np.asarray(value)) for name, value in metrics.items()}
+        fetched = [*_each_step(jax.device_get(self._pending))]
+        every = self._config.train.log_every
+        times = self.timings.lap(fetched[-1][0]) if lap else {}
+        for step, metrics, finite in fetched:
+            values = {name: float(value) for name, value in metrics.items()}
             bad = [name for name, value in values.items() if not math.isfinite(value)]
             offender = finite.first_offender() or next(iter(bad), None)
-            if offender or step % self._config.train.log_every == 0:
-                self._write(step, values)
+            if offender or step % every == 0:
+                last_due = step + every > fetched[-1][0]
+                self._write(step, values, times if last_due else {})
             if offender:
                 self._pending.clear()
                 raise NonFiniteError(
@@ -306,14 +333,27 @@ class MetricsLog:
         """Brings what was flushed to the disk, so that no checkpoint is ahead of its metrics."""
         self._events.flush()
 
-    def _write(self, step: int, values: dict[str, float]) -> None:
+    def _write(self, step: int, values: dict[str, float], times: dict[str, float]) -> None:
         # JSON has no NaN; what is not finite is written as a string.
         line = {
             name: value if math.isfinite(value) else str(value) for name, value in values.items()
         }
         self._file.write(json.dumps({"step": step, **line}) + "\n")
         self._file.flush()
-        self._events.write(step, values)
+        times = {f"time/{name}": value for name, value in times.items()}
+        self._events.write(step, values | times)
+
+
+def _each_step(
+    fetched: list[tuple[range, Metrics, Finiteness]],
+) -> Iterator[tuple[int, Metrics, Finiteness]]:
+    """What each update returned, after its number, from 1; that of several comes stacked."""
+    for steps, metrics, finite in fetched:
+        if len(steps) == 1:
+            yield steps.stop, metrics, finite
+            continue
+        for index, step in enumerate(steps):
+            yield step + 1, *jax.tree.map(operator.itemgetter(index), (metrics, finite))
 
 
 def read_metrics(workdir: Path) -> dict[str, np.ndarray]:
@@ -330,13 +370,6 @@ def read_metrics(workdir: Path) -> dict[str, np.ndarray]:
         lines = (workdir / METRICS_FILE).read_text().splitlines()
     except FileNotFoundError:
         return {}
-    rows = [json.loads(line) for line in lines if math.isfinite(_line_step(line))]
+    rows = [json.loads(line) for line in lines if math.isfinite(logs.line_step(line))]
     names = dict.fromkeys(itertools.chain.from_iterable(rows))
     return {name: np.array([float(row.get(name, "nan")) for row in rows]) for name in names}
-
-
-def _line_step(line: str) -> float:
-    try:
-        return float(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
-        return math.inf  # a line that a crash cut short

@@ -46,15 +46,18 @@ from daad_jax import cli, grid, training
 build = training.build_program
 def build_program(*arguments):
     program = build(*arguments)
-    def step(state, images, key):
-        number = int(state.step) + 1
-        if (place["event"], place["path"]) == ("before", number):
-            reach()
-        result = program.step(state, images, key)
-        if (place["event"], place["path"]) == ("after", number):
-            reach()
-        return result
-    return program._replace(step=step)
+    def watched(run):
+        def step(state, images, key):
+            number = int(state.step) + 1
+            if (place["event"], place["path"]) == ("before", number):
+                reach()
+            result = run(state, images, key)
+            if (place["event"], place["path"]) == ("after", number):
+                reach()
+            return result
+        return step
+    several = lambda count: watched(program.several(count))
+    return program._replace(step=watched(program.step), several=several)
 training.build_program = build_program
 mains = {"train.py": cli.train_main, "eval.py": cli.eval_main, "grid.py": grid.main}
 sys.exit(cli.run(mains[sys.argv[3]], sys.argv[3:]))

@@ -55,4 +55,4 @@ def test_what_a_run_leaves_is_never_written_in_place(tmp_path, one_device):
     assert {"reference.npz", "calibration.json", "scores.csv", "evaluation.json"} <= names
     assert {"config.json", "images.json", "report.html"} <= names
     in_place = {os.path.basename(path) for path in left & opened}
-    assert in_place == {"metrics.jsonl", ".lock"}
+    assert in_place == {"metrics.jsonl", "timings.jsonl", ".lock"}

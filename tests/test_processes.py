@@ -39,7 +39,7 @@ def free_port():
 
 
 @contextlib.contextmanager
-def two_processes(root, workdir, place=NOWHERE, elsewhere=None):
+def two_processes(root, workdir, place=NOWHERE, elsewhere=None, flags=()):
     """Both, of which the second stays at a place until a line comes, or has a workdir elsewhere."""
     port = free_port()
     more = [
@@ -47,6 +47,7 @@ def two_processes(root, workdir, place=NOWHERE, elsewhere=None):
         "--config.train.checkpoint_every=5",
         "--config.train.log_every=1",
         "--config.data.calibration_fraction=0.2",
+        *flags,
     ]
     with contextlib.ExitStack() as stack:
         both = [
@@ -73,8 +74,8 @@ def two_processes(root, workdir, place=NOWHERE, elsewhere=None):
         yield both
 
 
-def finish(root, workdir):
-    with two_processes(root, workdir) as (first, second):
+def finish(root, workdir, *flags):
+    with two_processes(root, workdir, flags=flags) as (first, second):
         outputs = [process.communicate() for process in (first, second)]
     assert [first.returncode, second.returncode] == [0, 0], outputs
     return [output for output, _ in outputs]
@@ -86,7 +87,8 @@ def state_of(workdir):
 
 
 def test_a_signal_to_one_stops_both_after_the_same_step_and_both_go_on(root, tmp_path):
-    outputs = finish(root, tmp_path / "whole")
+    # The images stay on the devices here, and are read ahead in what is interrupted.
+    outputs = finish(root, tmp_path / "whole", "--config.data.on_device=yes")
     assert "report: " in outputs[0]
     assert [line for line in outputs[1].splitlines() if not line.startswith("[Gloo]")] == []
     place = {"event": "before", "path": 3, "count": 1}

@@ -115,6 +115,20 @@ def test_a_signal_lets_the_step_finish_saves_it_and_the_command_goes_on(
     assert "resuming at step 3 of 6" in capsys.readouterr().out
 
 
+def test_a_signal_waits_for_all_steps_of_a_dispatch(root, tmp_path, capsys):
+    command = [*arguments(root, tmp_path), "--config.train.steps_per_dispatch=2"]
+    with reaching("before", 1, command) as process:
+        error = interrupt(process, signal.SIGTERM)
+    assert error == (
+        "interrupted by SIGTERM at step 2 of 6, which is saved; the same command goes on\n"
+    )
+    assert process.returncode == 75
+    assert metrics_steps(tmp_path) == [1, 2]
+    assert cli.run(cli.train_main, command) == 0
+    assert "resuming at step 2 of 6" in capsys.readouterr().out
+    assert metrics_steps(tmp_path) == [1, 2, 3, 4, 5, 6]
+
+
 @pytest.mark.parametrize("number", [pytest.param(signal.SIGTERM, marks=SLOW), signal.SIGINT])
 def test_a_second_signal_leaves_at_once(root, undisturbed, tmp_path, number):
     with reaching("before", 6, arguments(root, tmp_path)) as process:

@@ -39,7 +39,8 @@ def test_resuming_doubles_no_step(tmp_path):
     for start, end in ((0, 9), (4, 8), (8, 12)):
         with MetricsLog(tmp_path / METRICS_FILE, config, start, Watch({})) as log:
             for step in range(start + 1, end + 1):
-                log.add(step, {"loss/rec": step + start / 100}, finiteness(("", {"a": 1.0})))
+                values = {"loss/rec": step + start / 100}
+                log.add(range(step - 1, step), values, finiteness(("", {"a": 1.0})))
             log.flush()
             log.sync()
             # A killed run never closes its log: what it synced has to be there already.
