@@ -50,7 +50,7 @@ def threshold(similarities: jax.Array, *, renormalize: bool = False, cut: float 
         ``(N,)`` weights in [0, 1]; their sum is at most one, or one when renormalised and any is
         kept.
     """
-    weights = softmax(similarities.astype(jnp.float32))
+    weights = softmax(_widened(similarities))
     floor = (1.0 - _TIE_TOLERANCE) * cut / similarities.shape[0]
     kept = jnp.where(weights >= floor, weights, 0.0)
     if renormalize:
@@ -79,11 +79,15 @@ def hard_shrinkage(similarities: jax.Array, *, cut: float = 1.0) -> jax.Array:
     Returns:
         ``(N,)`` weights that sum to one, or all zero where no weight is above c.
     """
-    weights = softmax(similarities.astype(jnp.float32))
+    weights = softmax(_widened(similarities))
     above = weights - cut / similarities.shape[0]
     shrunk = jax.nn.relu(above) * weights / (jnp.abs(above) + _SHRINK_EPSILON)
     shrunk = shrunk / jnp.maximum(jnp.sum(shrunk), _SHRINK_EPSILON)
     return shrunk.astype(similarities.dtype)
+
+
+def _widened(x: jax.Array) -> jax.Array:
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def entropy_loss(weights: jax.Array) -> jax.Array:

@@ -378,3 +378,18 @@ def test_bfloat16_keeps_a_uniform_row():
     # Neither 1/10 nor 1/499 is exact there.
     assert (dense.threshold(jnp.zeros(10, jnp.bfloat16)) > 0).all()
     assert (dense.threshold(jnp.zeros(499, jnp.bfloat16)) > 0).all()
+
+
+@pytest.mark.parametrize("rule", [dense.threshold, dense.hard_shrinkage])
+def test_double_precision_is_kept(rule):
+    with jax.enable_x64(True):
+        similarities = np.random.default_rng(0).normal(size=20)
+        weights = rule(jnp.asarray(similarities))
+        expected = np.exp(similarities) / np.exp(similarities).sum()
+        kept = weights > 0
+        assert weights.dtype == jnp.float64
+        if rule is dense.threshold:
+            np.testing.assert_allclose(weights[kept], expected[kept], rtol=1e-13)
+        else:
+            shrunk = np.where(expected > 1 / 20, expected, 0.0)
+            np.testing.assert_allclose(weights, shrunk / shrunk.sum(), rtol=1e-9)
