@@ -14,18 +14,19 @@ _EPSILON = 1e-8
 
 def cosine(query: jax.Array, items: jax.Array) -> jax.Array:
     """Cosine similarity, in [-1, 1]; 0 with a finite gradient for a zero query or item."""
-    return normalized(items) @ normalized(query)
+    # Lengths are divided out last: of many queries, which vmap makes of one, no scaled copy is made.
+    return (query @ items.T) * _over_length(items) * _over_length(query)
 
 
 def scaled_dot(query: jax.Array, items: jax.Array) -> jax.Array:
     """Dot product over the square root of D (Vaswani et al., NeurIPS 2017, Section 3.2.1)."""
-    return items @ query / jnp.sqrt(jnp.asarray(query.shape[-1], query.dtype))
+    return query @ items.T / jnp.sqrt(jnp.asarray(query.shape[-1], query.dtype))
 
 
 def distance(query: jax.Array, items: jax.Array) -> jax.Array:
     """Negative squared Euclidean distance, at most 0 up to rounding."""
     lengths = jnp.sum(jnp.square(items), axis=-1)
-    return 2.0 * (items @ query) - lengths - jnp.sum(jnp.square(query))
+    return 2.0 * (query @ items.T) - lengths - jnp.sum(jnp.square(query))
 
 
 SIMILARITIES: dict[str, Compare] = {"cosine": cosine, "dot": scaled_dot, "distance": distance}
@@ -33,5 +34,9 @@ SIMILARITIES: dict[str, Compare] = {"cosine": cosine, "dot": scaled_dot, "distan
 
 def normalized(vectors: jax.Array) -> jax.Array:
     """Vectors ``(..., D)`` scaled to length 1; a zero vector stays, with a finite gradient."""
-    squared = jnp.sum(jnp.square(vectors), axis=-1, keepdims=True)
-    return vectors * jax.lax.rsqrt(jnp.maximum(squared, _EPSILON**2))
+    return vectors * _over_length(vectors)[..., None]
+
+
+def _over_length(vectors: jax.Array) -> jax.Array:
+    squared = jnp.sum(jnp.square(vectors), axis=-1)
+    return jax.lax.rsqrt(jnp.maximum(squared, _EPSILON**2))
