@@ -25,9 +25,8 @@ def leaky_relu(x: jax.Array) -> jax.Array:
 def down_sample(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """The 4 x 4 convolution of stride 2 and padding 1.
 
-    Its gradient by `x` is spelled as `up_sample` where the map is small, and else as a 2 x 2
-    convolution of stride 1 to all four pixels of a square; XLA's own, a convolution of a dilated
-    array, takes up to twice as long on a CPU.
+    Its gradient by `x` is spelled as `up_sample`; XLA's own, a convolution of a dilated array,
+    is the slower one at most sizes on a CPU.
 
     Args:
         x: ``(B, H, W, C)``, H and W even.
@@ -36,44 +35,110 @@ def down_sample(x: jax.Array, kernel: jax.Array) -> jax.Array:
     Returns:
         ``(B, H // 2, W // 2, F)``.
     """
-    return _strided(x, kernel)
+    return _down(x, kernel)
 
 
-def _strided(x: jax.Array, kernel: jax.Array) -> jax.Array:
+@jax.custom_vjp
+def up_sample(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """The 4 x 4 transposed convolution of stride 2.
+
+    Equal to PyTorch's ``conv_transpose2d(kernel_size=4, stride=2, padding=1)``: output pixel
+    ``2 i + k - 1`` receives tap k of input pixel i. Its gradients are those of a convolution, by
+    `x` `down_sample` itself.
+
+    Args:
+        x: ``(B, H, W, C)``.
+        kernel: ``(4, 4, C, F)``, the taps along height and width.
+
+    Returns:
+        ``(B, 2 H, 2 W, F)``.
+    """
+    return _up(x, kernel)
+
+
+def _down(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return jax.lax.conv_general_dilated(
         x, kernel, (2, 2), ((1, 1), (1, 1)), dimension_numbers=_LAYOUT
     )
 
 
-def _down_sample_forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, Any]:
-    return _strided(x, kernel), (x, kernel)
+def _up(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """In the faster of two spellings on a CPU, by the shapes: docs/performance.md."""
+    _, height, width, channels = x.shape
+    # A product writes 16 taps for C operations each, a convolution computes a border.
+    few_pixels, few_features = height * width <= channels, kernel.shape[-1] < 16
+    return _up_by_product(x, kernel) if few_pixels or few_features else _up_by_squares(x, kernel)
 
 
-def _down_sample_backward(residuals: Any, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
-    x, kernel = residuals
-    _, height, width, features = gradient.shape
-    # A product's memory traffic per operation falls with F, a convolution's border with the map.
-    small = height * width <= features
-    by_x = up_sample(gradient, kernel.swapaxes(2, 3)) if small else _dense(gradient, kernel)
-    (by_kernel,) = jax.linear_transpose(lambda k: _strided(x, k), kernel)(gradient)
-    return by_x, by_kernel
+def _up_by_product(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """One product to all 16 taps, and overlap-add."""
+    batch, height, width, channels = x.shape
+    features = kernel.shape[-1]
+    matrix = kernel.transpose(2, 0, 1, 3).reshape(channels, 16 * features)
+    taps = (x.reshape(-1, channels) @ matrix).reshape(batch, height, width, 4, 4, features)
+    rows = _overlap_add(taps, space_axis=1, tap_axis=3)
+    rows = rows.reshape(batch, 2 * height, width, 4, features)
+    columns = _overlap_add(rows, space_axis=2, tap_axis=3)
+    return columns.reshape(batch, 2 * height, 2 * width, features)
 
 
-def _dense(gradient: jax.Array, kernel: jax.Array) -> jax.Array:
-    batch, height, width, features = gradient.shape
-    channels = kernel.shape[2]
+def _overlap_add(taps: jax.Array, *, space_axis: int, tap_axis: int) -> jax.Array:
+    """Adds four taps into pairs of neighbours: the tap axis goes, a pair axis follows space."""
+    first, even, odd, last = (jnp.take(taps, i, axis=tap_axis) for i in range(4))
+    zero = jnp.zeros_like(jax.lax.slice_in_dim(even, 0, 1, axis=space_axis))
+    size = even.shape[space_axis]
+    from_left = jax.lax.slice_in_dim(last, 0, size - 1, axis=space_axis)
+    from_right = jax.lax.slice_in_dim(first, 1, size, axis=space_axis)
+    even = even + jnp.concatenate([zero, from_left], axis=space_axis)
+    odd = odd + jnp.concatenate([from_right, zero], axis=space_axis)
+    return jnp.stack([even, odd], axis=space_axis + 1)
+
+
+def _up_by_squares(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """A 2 x 2 convolution of stride 1 to all four pixels of a square."""
+    batch, height, width, channels = x.shape
+    features = kernel.shape[-1]
     # Tap 2 p + r is pixel r of the square that is p squares away; squares begin one pixel early.
     taps = kernel.reshape(2, 2, 2, 2, channels, features)[::-1, :, ::-1]
-    taps = taps.transpose(0, 2, 5, 1, 3, 4).reshape(2, 2, features, 4 * channels)
+    taps = taps.transpose(0, 2, 4, 1, 3, 5).reshape(2, 2, channels, 4 * features)
     squares = jax.lax.conv_general_dilated(
-        gradient, taps, (1, 1), ((1, 1), (1, 1)), dimension_numbers=_LAYOUT
+        x, taps, (1, 1), ((1, 1), (1, 1)), dimension_numbers=_LAYOUT
     )
     rows, columns = height + 1, width + 1
-    pixels = squares.reshape(batch, rows, columns, 2, 2, channels).transpose(0, 1, 3, 2, 4, 5)
-    return pixels.reshape(batch, 2 * rows, 2 * columns, channels)[:, 1:-1, 1:-1]
+    pixels = squares.reshape(batch, rows, columns, 2, 2, features).transpose(0, 1, 3, 2, 4, 5)
+    return pixels.reshape(batch, 2 * rows, 2 * columns, features)[:, 1:-1, 1:-1]
 
 
-down_sample.defvjp(_down_sample_forward, _down_sample_backward)
+def _by_kernel(large: jax.Array, small: jax.Array) -> jax.Array:
+    """The gradient of `_down` of the large map by its kernel, for a gradient of the small map."""
+    shape = (4, 4, large.shape[-1], small.shape[-1])
+    transposed = jax.linear_transpose(
+        lambda kernel: _down(large, kernel), jax.ShapeDtypeStruct(shape, large.dtype)
+    )
+    (gradient,) = transposed(small)
+    return gradient
+
+
+def _down_forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, Any]:
+    return _down(x, kernel), (x, kernel)
+
+
+def _down_backward(residuals: Any, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
+    x, kernel = residuals
+    return _up(gradient, kernel.swapaxes(2, 3)), _by_kernel(x, gradient)
+
+
+def _up_forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, Any]:
+    return _up(x, kernel), (x, kernel)
+
+
+def _up_backward(residuals: Any, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
+    x, kernel = residuals
+    return _down(gradient, kernel.swapaxes(2, 3)), _by_kernel(gradient, x).swapaxes(2, 3)
+
+
+down_sample.defvjp(_down_forward, _down_backward)
+up_sample.defvjp(_up_forward, _up_backward)
 
 
 class DownConv(nn.Module):
@@ -121,42 +186,6 @@ def batch_norm(
 
 def _scale_init(key: jax.Array, shape: Any, dtype: Any = jnp.float32) -> jax.Array:
     return 1.0 + 0.02 * jax.random.normal(key, shape, dtype)
-
-
-def up_sample(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """The 4 x 4 transposed convolution of stride 2, written as one product and overlap-add.
-
-    Equal to PyTorch's ``conv_transpose2d(kernel_size=4, stride=2, padding=1)``: output pixel
-    ``2 i + k - 1`` receives tap k of input pixel i. The gradient of the usual spelling is some
-    forty times slower on a CPU.
-
-    Args:
-        x: ``(B, H, W, C)``.
-        kernel: ``(4, 4, C, F)``, the taps along height and width.
-
-    Returns:
-        ``(B, 2 H, 2 W, F)``.
-    """
-    batch, height, width, channels = x.shape
-    features = kernel.shape[-1]
-    matrix = kernel.transpose(2, 0, 1, 3).reshape(channels, 16 * features)
-    taps = (x.reshape(-1, channels) @ matrix).reshape(batch, height, width, 4, 4, features)
-    rows = _overlap_add(taps, space_axis=1, tap_axis=3)
-    rows = rows.reshape(batch, 2 * height, width, 4, features)
-    columns = _overlap_add(rows, space_axis=2, tap_axis=3)
-    return columns.reshape(batch, 2 * height, 2 * width, features)
-
-
-def _overlap_add(taps: jax.Array, *, space_axis: int, tap_axis: int) -> jax.Array:
-    """Adds four taps into pairs of neighbours: the tap axis goes, a pair axis follows space."""
-    first, even, odd, last = (jnp.take(taps, i, axis=tap_axis) for i in range(4))
-    zero = jnp.zeros_like(jax.lax.slice_in_dim(even, 0, 1, axis=space_axis))
-    size = even.shape[space_axis]
-    from_left = jax.lax.slice_in_dim(last, 0, size - 1, axis=space_axis)
-    from_right = jax.lax.slice_in_dim(first, 1, size, axis=space_axis)
-    even = even + jnp.concatenate([zero, from_left], axis=space_axis)
-    odd = odd + jnp.concatenate([from_right, zero], axis=space_axis)
-    return jnp.stack([even, odd], axis=space_axis + 1)
 
 
 class UpConv(nn.Module):

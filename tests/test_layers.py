@@ -73,43 +73,69 @@ def test_down_sample_and_its_gradients_are_those_of_lax(shape):
         np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-2)
 
 
-@pytest.mark.parametrize("shape", [(2, 6, 10, 3), (2, 4, 2, 3), (2, 2, 10, 3), (2, 4, 6, 3)])
+def down_reference(x, kernel):
+    return jax.lax.conv_general_dilated(
+        x, kernel, (2, 2), ((1, 1), (1, 1)), dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+
+
+def up_reference(x, kernel):
+    return jax.lax.conv_transpose(
+        x,
+        kernel[::-1, ::-1],
+        (2, 2),
+        ((2, 2), (2, 2)),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+
+
+# The last two numbers are C and F. Those of few pixels or features up-sample by a product, the
+# others by a convolution; a down-sampling's gradient up-samples F channels to C.
+@pytest.mark.parametrize(
+    ("layer", "reference"),
+    [(layers.down_sample, down_reference), (layers.up_sample, up_reference)],
+)
+@pytest.mark.parametrize(
+    "shape", [(2, 6, 10, 3, 17), (2, 6, 10, 17, 3), (1, 4, 8, 17, 18), (2, 2, 2, 17, 18)]
+)
 @pytest.mark.parametrize(("dtype", "tolerance"), [(jnp.float64, 1e-13), (jnp.bfloat16, 1e-2)])
-def test_down_sample_is_precise_in_both_spellings_of_its_gradient(shape, dtype, tolerance):
+def test_maps_and_gradients_are_precise(layer, reference, shape, dtype, tolerance):
     with jax.enable_x64(True):
-        x = jax.random.normal(jax.random.key(0), shape, jnp.float64).astype(dtype)
-        kernel = jax.random.normal(jax.random.key(1), (4, 4, 3, 5), jnp.float64).astype(dtype)
-        cotangent = jax.random.normal(
-            jax.random.key(2), (2, shape[1] // 2, shape[2] // 2, 5), jnp.float64
-        ).astype(dtype)
-
-        def reference(x, kernel):
-            return jax.lax.conv_general_dilated(
-                x, kernel, (2, 2), ((1, 1), (1, 1)), dimension_numbers=("NHWC", "HWIO", "NHWC")
-            )
-
-        ours, pullback = jax.vjp(layers.down_sample, x, kernel)
-        wide = [array.astype(jnp.float64) for array in (x, kernel, cotangent)]
-        theirs, reference_pullback = jax.vjp(reference, *wide[:2])
-        for mine, exact in zip(
-            (ours, *pullback(cotangent)),
-            (theirs, *reference_pullback(wide[2])),
-            strict=True,
-        ):
+        rng = np.random.default_rng(0)
+        x = jnp.asarray(rng.normal(size=shape[:4]), dtype)
+        kernel = jnp.asarray(rng.normal(size=(4, 4, *shape[3:])), dtype)
+        exact, exact_pullback = jax.vjp(
+            reference, x.astype(jnp.float64), kernel.astype(jnp.float64)
+        )
+        cotangent = jnp.asarray(rng.normal(size=exact.shape), dtype)
+        result, pullback = jax.vjp(layer, x, kernel)
+        ours = (result, *pullback(cotangent))
+        theirs = (exact, *exact_pullback(cotangent.astype(jnp.float64)))
+        for mine, expected in zip(ours, theirs, strict=True):
             assert mine.dtype == dtype
-            error = np.asarray(mine, np.float64) - np.asarray(exact)
-            assert np.linalg.norm(error) < tolerance * np.linalg.norm(exact)
+            error = np.asarray(mine, np.float64) - np.asarray(expected)
+            assert np.linalg.norm(error) < tolerance * np.linalg.norm(expected)
 
 
 @pytest.mark.parametrize(
-    ("side", "features", "products"), [(16, 256, 1), (16, 255, 0), (1, 1, 1), (2, 3, 0)]
+    ("side", "channels", "features", "product"),
+    [(4, 16, 16, True), (4, 15, 16, False), (4, 1, 15, True)],
 )
-def test_a_small_map_has_its_gradient_as_a_product(side, features, products):
-    x = jax.ShapeDtypeStruct((1, 2 * side, 2 * side, 2), jnp.float32)
-    kernel = jax.ShapeDtypeStruct((4, 4, 2, features), jnp.float32)
-    gradient = jax.grad(lambda x, kernel: jnp.sum(layers.down_sample(x, kernel)))
-    text = str(jax.make_jaxpr(gradient)(x, kernel))
-    assert text.count("dot_general[") == products
+def test_few_pixels_or_features_are_up_sampled_by_a_product(side, channels, features, product):
+    small = jax.ShapeDtypeStruct((1, side, side, channels), jnp.float32)
+    large = jax.ShapeDtypeStruct((1, 2 * side, 2 * side, features), jnp.float32)
+    up_kernel = jax.ShapeDtypeStruct((4, 4, channels, features), jnp.float32)
+    down_kernel = jax.ShapeDtypeStruct((4, 4, features, channels), jnp.float32)
+
+    def products(layer, *arguments):
+        gradient = jax.grad(lambda *arrays: jnp.sum(layer(*arrays)))
+        return [
+            str(jax.make_jaxpr(function)(*arguments)).count("dot_general[")
+            for function in (layer, gradient)
+        ]
+
+    assert products(layers.up_sample, small, up_kernel) == [product, product]
+    assert products(layers.down_sample, large, down_kernel) == [0, product]
 
 
 @pytest.mark.parametrize("use_bias", [True, False])

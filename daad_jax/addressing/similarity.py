@@ -14,7 +14,7 @@ _EPSILON = 1e-8
 
 def cosine(query: jax.Array, items: jax.Array) -> jax.Array:
     """Cosine similarity, in [-1, 1]; 0 with a finite gradient for a zero query or item."""
-    # Lengths are divided out last: of many queries, which vmap makes of one, no scaled copy is made.
+    # Dividing by the lengths last spares a scaled copy of all queries, which vmap makes of one.
     return (query @ items.T) * _over_length(items) * _over_length(query)
 
 
