@@ -31,7 +31,7 @@ def maps_and_rates(draw):
     return shape, rates
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(maps_and_rates())
 def test_assembly_inverts_division(shape_and_rates):
     shape, rates = shape_and_rates

@@ -381,10 +381,8 @@ def digest(images):
     return hashlib.sha256(np.ascontiguousarray(images).tobytes()).hexdigest()
 
 
-@pytest.mark.parametrize(
-    ("source", "category"),
-    [("mnist", "8"), pytest.param("cifar10", "ship", marks=pytest.mark.slow)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("source", "category"), [("mnist", "8"), ("cifar10", "ship")])
 def test_real_sets_have_the_pixels_of_their_files(load, source, category, tmp_path, request):
     root = str(request.getfixturevalue(f"real_{source}"))
     dataset = load(category, source=source, root=root)
