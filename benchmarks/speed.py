@@ -40,6 +40,7 @@ VARIANTS = ("jax", "torch", "torch.compile")
 TOLERANCE = 1e-4
 _SCREW_IMAGES, _SCREW_EPOCHS = 320, 1000
 _PRODUCT = 4096
+_TURN = 0.5
 
 
 class Case(NamedTuple):
@@ -410,10 +411,10 @@ def _flags(case: Case) -> Iterator[str]:
 
 
 def measure(case: Case, variants: Sequence[str], rounds: int) -> dict[str, Any]:
-    """Times variants in turn.
+    """Times variants in turn, each turn as many calls as half a second takes, or one.
 
     Returns:
-        By variant: ``train`` and ``score``, seconds of every round; ``compile``, seconds;
+        By variant: ``train`` and ``score``, seconds of every call; ``compile``, seconds;
         ``memory``, bytes at the peak. Beside them ``device`` and ``product``, the highest measured
         FLOP/s of a matrix product.
     """
@@ -426,9 +427,11 @@ def measure(case: Case, variants: Sequence[str], rounds: int) -> dict[str, Any]:
     for index in range(-2, rounds):  # two rounds to warm up
         for phase in ("train", "score"):
             for worker in workers:
-                seconds = worker.ask(phase)
+                turn = [worker.ask(phase)]
+                while sum(turn) < _TURN:
+                    turn.append(worker.ask(phase))
                 if index >= 0:
-                    result[worker.variant][phase].append(seconds)
+                    result[worker.variant][phase] += turn
     for worker in workers:
         result["device"], result[worker.variant]["memory"] = worker.ask("device")
         worker.close()
@@ -481,15 +484,26 @@ def table(case: Case, measured: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def write_section(page: Path, section: str, text: str) -> None:
-    """Puts text between a page's two marks of a section."""
+def around_section(page: Path, section: str) -> tuple[str, str]:
+    """A page up to and with a section's first mark, and from its second one on."""
     start, end = f"<!-- {section} -->", f"<!-- end of {section} -->"
-    whole = page.read_text()
-    before, _, rest = whole.partition(start)
+    try:
+        before, _, rest = page.read_text().partition(start)
+    except OSError as error:
+        sys.exit(f"--page: {page}: {error.strerror}")
     _, found, after = rest.partition(end)
     if not found:
-        sys.exit(f"{page}: has no section between '{start}' and '{end}'")
-    page.write_text(f"{before}{start}\n{text}\n{end}{after}")
+        sys.exit(f"--section: {page} has no section between '{start}' and '{end}'")
+    return before + start, end + after
+
+
+def parse_cases(text: str, *common: Any) -> list[Case]:
+    """Cases of ``image size:batch size:rate``, with commas between them."""
+    try:
+        sizes = [[int(number) for number in case.split(":")] for case in text.split(",")]
+        return [Case(size, batch, rate, *common) for size, batch, rate in sizes]
+    except ValueError:
+        sys.exit(f"--cases: {text!r} is not like 64:8:4,256:8:8 (image size, batch size, rate)")
 
 
 def main() -> None:
@@ -521,14 +535,13 @@ def main() -> None:
     if flags.framework:
         print(json.dumps(alone(flags.framework, case, flags.rounds)))
         return
+    before, after = around_section(flags.page, flags.section)
     parts = []
-    for text in flags.cases.split(","):
-        size, batch, rate = (int(number) for number in text.split(":"))
-        case = Case(size, batch, rate, *common)
+    for case in parse_cases(flags.cases, *common):
         check(case._replace(batch_size=2, precision="float32"))
         parts.append(table(case, measure(case, VARIANTS, flags.rounds)))
         print(parts[-1], flush=True)
-    write_section(flags.page, flags.section, "\n\n".join(parts))
+    flags.page.write_text("\n".join([before, "\n\n".join(parts), after]))
 
 
 if __name__ == "__main__":
