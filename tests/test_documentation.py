@@ -16,7 +16,14 @@ from tests.data.test_folder import make_category
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))
-QUICK = ["--config.train.steps=2", "--config.score.bootstrap_samples=10"]
+LEVEL_0 = "--xla_backend_optimization_level=0"
+QUICK = [
+    "--config.train.steps=2",
+    "--config.score.bootstrap_samples=10",
+    "--config.model.widths=(8,16)",
+    "--config.discriminator.width=8",
+    "--config.discriminator.max_width=16",
+]
 
 
 def blocks(path, language):
@@ -49,7 +56,8 @@ def run(arguments, home):
     return subprocess.run(
         [sys.executable, *arguments],
         cwd=home,
-        env={**os.environ, "PYTHONPATH": os.fspath(ROOT)},
+        # One device, as users have.
+        env={**os.environ, "PYTHONPATH": os.fspath(ROOT), "XLA_FLAGS": LEVEL_0},
         capture_output=True,
         text=True,
         check=False,
