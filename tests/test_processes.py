@@ -86,29 +86,35 @@ def state_of(workdir):
     return jax.device_get(scoring.restore_state(workdir, load_config(workdir), mesh))
 
 
-def test_a_signal_to_one_stops_both_after_the_same_step_and_both_go_on(root, tmp_path):
+# Both learn of the signal between dispatches; with two steps in one that is after step 5, where a
+# checkpoint ends the next.
+@pytest.mark.parametrize(("at_once", "last"), [(1, 4), pytest.param(2, 5, marks=pytest.mark.slow)])
+def test_a_signal_to_one_stops_both_after_the_same_step_and_both_go_on(
+    root, tmp_path, at_once, last
+):
+    flags = [f"--config.train.steps_per_dispatch={at_once}"]
     # The images stay on the devices here, and are read ahead in what is interrupted.
-    outputs = finish(root, tmp_path / "whole", "--config.data.on_device=yes")
+    outputs = finish(root, tmp_path / "whole", "--config.data.on_device=yes", *flags)
     assert "report: " in outputs[0]
     assert [line for line in outputs[1].splitlines() if not line.startswith("[Gloo]")] == []
     place = {"event": "before", "path": 3, "count": 1}
     workdir = tmp_path / "parts"
-    with two_processes(root, workdir, place) as (first, second):
+    with two_processes(root, workdir, place, flags=flags) as (first, second):
         wait_for(second, "reached")
         second.send_signal(signal.SIGTERM)
         assert second.stderr.readline().startswith("SIGTERM: finishing what runs")
         errors = [second.communicate("\n")[1], first.communicate()[1]]
         assert (first.returncode, second.returncode) == (75, 75)
-    where = "at step 4 of 8, which is saved; the same command goes on\n"
+    where = f"at step {last} of 8, which is saved; the same command goes on\n"
     assert errors == [
         f"interrupted by SIGTERM {where}",
         f"interrupted by a signal to another process {where}",
     ]
-    assert names_in(workdir / "checkpoints") == ["4"]
+    assert names_in(workdir / "checkpoints") == [str(last)]
     steps = [json.loads(line)["step"] for line in (workdir / METRICS_FILE).open()]
-    assert steps == [1, 2, 3, 4]
+    assert steps == list(range(1, last + 1))
     assert len(names_in(workdir / TENSORBOARD)) == 1
-    assert "resuming at step 4 of 8" in finish(root, workdir)[0]
+    assert f"resuming at step {last} of 8" in finish(root, workdir, *flags)[0]
     for name in (METRICS_FILE, "scores.csv", "evaluation.json", "reference.npz"):
         assert (workdir / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     states = state_of(workdir), state_of(tmp_path / "whole")
