@@ -52,6 +52,7 @@ def test_runs_of_one_shape_compile_the_step_once(tmp_path, one_device, compiled)
     assert compiled["jit(gather)"] == 5
 
 
+@pytest.mark.slow
 def test_a_second_process_compiles_nothing_anew(tmp_path):
     make_category(tmp_path / "parts", "nut")
     cache, kept = tmp_path / "cache", []
