@@ -141,8 +141,8 @@ down_sample.defvjp(_down_forward, _down_backward)
 up_sample.defvjp(_up_forward, _up_backward)
 
 
-class DownConv(nn.Module):
-    """`down_sample` with its parameters.
+class _Sampling(nn.Module):
+    """A map of this module with its parameters.
 
     Attributes:
         features: F, output channels.
@@ -157,10 +157,31 @@ class DownConv(nn.Module):
     kernel_init: Callable[..., jax.Array] = KERNEL_INIT
 
     @nn.compact
+    def _sample(
+        self, sample: Callable[[jax.Array, jax.Array], jax.Array], x: jax.Array
+    ) -> jax.Array:
+        kernel = self.param("kernel", self.kernel_init, (4, 4, x.shape[-1], self.features))
+        y = sample(x.astype(self.dtype), kernel.astype(self.dtype))
+        if not self.use_bias:
+            return y
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        return y + bias.astype(self.dtype).reshape(1, 1, 1, -1)
+
+
+class DownConv(_Sampling):
+    """`down_sample` with its parameters: a kernel and, with `use_bias`, a bias."""
+
     def __call__(self, x: jax.Array) -> jax.Array:
         """``(B, H, W, C) -> (B, H // 2, W // 2, features)``."""
-        kernel = self.param("kernel", self.kernel_init, (4, 4, x.shape[-1], self.features))
-        return _biased(self, down_sample(x.astype(self.dtype), kernel.astype(self.dtype)))
+        return self._sample(down_sample, x)
+
+
+class UpConv(_Sampling):
+    """`up_sample` with its parameters: a kernel and, with `use_bias`, a bias."""
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """``(B, H, W, C) -> (B, 2 H, 2 W, features)``."""
+        return self._sample(up_sample, x)
 
 
 def batch_norm(
@@ -186,32 +207,3 @@ def batch_norm(
 
 def _scale_init(key: jax.Array, shape: Any, dtype: Any = jnp.float32) -> jax.Array:
     return 1.0 + 0.02 * jax.random.normal(key, shape, dtype)
-
-
-class UpConv(nn.Module):
-    """`up_sample` with its parameters.
-
-    Attributes:
-        features: F, output channels.
-        use_bias: whether a bias ``(F,)`` is added.
-        dtype: what it computes in; parameters are float32.
-        kernel_init: initialiser of the ``(4, 4, C, F)`` kernel.
-    """
-
-    features: int
-    use_bias: bool
-    dtype: Any = jnp.float32
-    kernel_init: Callable[..., jax.Array] = KERNEL_INIT
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """``(B, H, W, C) -> (B, 2 H, 2 W, features)``."""
-        kernel = self.param("kernel", self.kernel_init, (4, 4, x.shape[-1], self.features))
-        return _biased(self, up_sample(x.astype(self.dtype), kernel.astype(self.dtype)))
-
-
-def _biased(module: DownConv | UpConv, y: jax.Array) -> jax.Array:
-    if not module.use_bias:
-        return y
-    bias = module.param("bias", nn.initializers.zeros, (module.features,))
-    return y + bias.astype(module.dtype).reshape(1, 1, 1, -1)
