@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import json
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -56,12 +57,17 @@ def check(folder: Path) -> bool:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DamagedError(f"{MANIFEST_FILE} cannot be read") from error
     for name, (size, checksum) in wanted.items():
+        if not (folder / name).resolve().is_relative_to(folder.resolve()):
+            raise DamagedError(f"{name} leads out of the checkpoint")
         _check_file(folder / name, name, size, checksum)
     return True
 
 
 def _check_file(path: Path, name: str, size: int, checksum: str) -> None:
     try:
+        # A device or a pipe never ends, so nothing else is read.
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise DamagedError(f"{name} is not a regular file")
         found = _describe(path)
     except FileNotFoundError as error:
         raise DamagedError(f"{name} is missing") from error

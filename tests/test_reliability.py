@@ -11,6 +11,7 @@ import errno
 import fcntl
 import gc
 import json
+import os
 import re
 import resource
 import shutil
@@ -109,7 +110,23 @@ def change(path):
     path.write_bytes(data)
 
 
-DAMAGE = [(remove, "is missing"), (truncate, "bytes instead of"), (change, "differs from what was")]
+def lead_out(path):
+    path.unlink()
+    path.symlink_to("/dev/zero")  # which never ends
+
+
+def make_pipe(path):
+    path.unlink()
+    os.mkfifo(path)
+
+
+DAMAGE = [
+    (remove, "is missing"),
+    (truncate, "bytes instead of"),
+    (change, "differs from what was"),
+    (lead_out, "leads out of the checkpoint"),
+    (make_pipe, "is not a regular file"),
+]
 
 
 def line_of(capsys):
