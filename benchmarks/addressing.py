@@ -41,11 +41,7 @@ BUDGET: dict[str, tuple[tuple[str, ...], ...]] = {
     "mnad": (_COOL, ("", "memory.compactness_weight=5.0 memory.separateness_weight=5.0")),
 }
 _DIAGNOSTICS = ("active_items", "effective_items", "never_read", "dead_reads", "cosine_mean")
-CONTROLS = (
-    "memory.scales=none",
-    "memory.frozen=True",
-    "memory.addressing=mean",
-)
+CONTROLS = ("memory.scales=none", "memory.addressing=mean")
 
 
 def variants() -> list[str]:
@@ -59,6 +55,8 @@ def variants() -> list[str]:
 
 def chosen(path: Path, best: int | None = None) -> list[str]:
     """The best variant of each rule by pseudo-defects, mean over what was tuned on; and controls.
+
+    The control with frozen random items is read as the best `threshold` is.
 
     Args:
         path: the results of the tuning.
@@ -80,7 +78,8 @@ def chosen(path: Path, best: int | None = None) -> list[str]:
     kept = ranked[:best]
     if "threshold" in winners and "threshold" not in kept:
         kept.append("threshold")
-    return [winners[rule] for rule in kept] + list(CONTROLS)
+    frozen = f"memory.frozen=True {winners.get('threshold', '')}".strip()
+    return [winners[rule] for rule in kept] + [*CONTROLS, frozen]
 
 
 def table(path: Path, score: str, scale: str) -> str:

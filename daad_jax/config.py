@@ -25,6 +25,7 @@ VERDICTS = (
 RESIZE_FILTERS = ("area", "nearest", "bilinear", "bicubic", "lanczos")
 
 _MOVES_ITEMS = ("nearest_ema", "mnad")
+_CUTTING = ("threshold", "threshold_renormalized", "hard_shrinkage")
 _MAX_IMAGE_SIZE = 8192
 _MAX_DIGITS = 18  # a whole number of so many always fits into 64 bits
 
@@ -345,7 +346,7 @@ def memory_specs(config: Config) -> tuple[generator.MemorySpec | None, ...]:
 
     Raises:
         ConfigError: if a division rate does not divide its scale, or the rule is a user's own that
-            `daad_jax.addressing.permit` did not import.
+            `daad_jax.addressing.permit` did not import or whose shapes are wrong.
     """
     memory, rates = config.memory, _memory_rates(config)
     if not any(rates):
@@ -353,6 +354,13 @@ def memory_specs(config: Config) -> tuple[generator.MemorySpec | None, ...]:
     fields = addressing.Hyperparameters._fields
     hyperparameters = addressing.Hyperparameters(*(getattr(memory, name) for name in fields))
     rule = addressing.get_rule(memory.addressing, hyperparameters)
+    if addressing.is_custom(memory.addressing):
+        for rate, shape in zip(rates, _scale_sizes(config), strict=True):
+            if rate is not None:
+                values = math.prod(shape) // math.prod(rate)
+                addressing.check_shapes(
+                    memory.addressing, rule, memory.items, values, frozen=memory.frozen
+                )
     return tuple(
         None
         if rate is None
@@ -378,18 +386,20 @@ def _memory_rates(config: Config) -> tuple[partition.Rates | None, ...]:
         "bottleneck": [False] * (depth - 1) + [True],
         "none": [False] * depth,
     }[config.memory.scales]
+    return partition.resolve_rates(config.memory.division_rates, _scale_sizes(config), carries)
+
+
+def _scale_sizes(config: Config) -> tuple[tuple[int, int, int], ...]:
     size = config.data.image_size
-    sizes = generator.scale_sizes(size, size, config.model.widths)
-    return partition.resolve_rates(config.memory.division_rates, sizes, carries)
+    return generator.scale_sizes(size, size, config.model.widths)
 
 
 def _check_memories(config: Config) -> None:
     """Checks what each memory is made of; imports nothing."""
     memory, name = config.memory, config.memory.addressing
     addressing.check_rule(name)
-    size = config.data.image_size
-    sizes = generator.scale_sizes(size, size, config.model.widths)
-    for index, (rate, shape) in enumerate(zip(_memory_rates(config), sizes, strict=True)):
+    scales = zip(_memory_rates(config), _scale_sizes(config), strict=True)
+    for index, (rate, shape) in enumerate(scales):
         if rate is None:
             continue
         partition.resolve_groups(memory.banks, rate, index)
@@ -406,12 +416,21 @@ def _check_memories(config: Config) -> None:
         )
     if name in ("top_k", "product_key") and memory.top_k > memory.items:
         raise ConfigError(f"memory.top_k: {memory.top_k} is more than memory.items, {memory.items}")
-    if name == "entmax" and memory.learned_alpha and memory.alpha >= 2:
-        raise ConfigError(f"memory.alpha: {memory.alpha} must be below 2 with memory.learned_alpha")
+    if name == "entmax" and memory.learned_alpha and not 1.01 < memory.alpha < 2:
+        raise ConfigError(
+            f"memory.alpha: {memory.alpha} must be above 1.01 and below 2 with memory.learned_alpha"
+        )
     if memory.frozen and name in _MOVES_ITEMS:
         raise ConfigError(f"memory.frozen: {name!r} moves the items itself; choose another rule")
+    if name in _CUTTING and memory.cut > memory.items:
+        raise ConfigError(
+            f"memory.cut: {memory.cut} / {memory.items} is more than any weight; at most "
+            "memory.items leaves something to read"
+        )
     if memory.test_update and name != "mnad":
         raise ConfigError(f"memory.test_update: only 'mnad' has it, not {name!r}; set it to 0")
+    if memory.test_update and memory.scales == "none":
+        raise ConfigError("memory.test_update: memory.scales='none' leaves no items; set it to 0")
 
 
 def validate(config: Config) -> None:

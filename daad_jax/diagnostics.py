@@ -205,9 +205,11 @@ def decode_items(
     @jax.jit
     def maps(variables: Any, images: jax.Array) -> list[jax.Array]:
         generated = _apply(generator, variables, normalize_images(images))
-        return [jnp.mean(one, axis=0) for one in generated["assembled"]]
+        return [jnp.sum(one, axis=0) for one in generated["assembled"]]
 
-    means = maps(variables, images)
+    size = scorer.batch_size
+    parts = [maps(variables, images[start : start + size]) for start in range(0, len(images), size)]
+    means = [sum(scale) / len(images) for scale in zip(*parts, strict=True)]
 
     @jax.jit
     def decode(variables: Any, assembled: list[jax.Array]) -> jax.Array:

@@ -25,11 +25,12 @@ def leaky_relu(x: jax.Array) -> jax.Array:
 def down_sample(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """The 4 x 4 convolution of stride 2 and padding 1.
 
-    Its gradient by `x` is spelled as `up_sample`; XLA's own, a convolution of a dilated array,
-    is the slower one at most sizes on a CPU.
+    Its gradient by `x` is spelled as `up_sample` where H and W are even; XLA's own, a convolution
+    of a dilated array, is the slower one at most sizes on a CPU. Both layers have no forward-mode
+    derivative (`jax.jvp`).
 
     Args:
-        x: ``(B, H, W, C)``, H and W even.
+        x: ``(B, H, W, C)``.
         kernel: ``(4, 4, C, F)``.
 
     Returns:
@@ -125,7 +126,11 @@ def _down_forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, Any]:
 
 def _down_backward(residuals: Any, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
     x, kernel = residuals
-    return _up(gradient, kernel.swapaxes(2, 3)), _by_kernel(x, gradient)
+    if x.shape[1] % 2 or x.shape[2] % 2:
+        (by_x,) = jax.linear_transpose(lambda x: _down(x, kernel), x)(gradient)
+    else:
+        by_x = _up(gradient, kernel.swapaxes(2, 3))
+    return by_x, _by_kernel(x, gradient)
 
 
 def _up_forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, Any]:

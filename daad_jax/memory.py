@@ -361,7 +361,7 @@ class BlockMemory(nn.Module):
         """The bank and the rule's state; several banks have a first axis of their own."""
         if rule.init_state is None:
             return self._frozen(self.param(_ITEMS, self._init_items, queries)), {}
-        if not keeps_items(rule):
+        if not keeps_items(rule, (self.items, queries.shape[-1])):
             items = self._frozen(self.param(_ITEMS, self._init_items, queries))
             return items, self.variable("memory", "state", self._init_state, rule, items).value
 
@@ -415,8 +415,8 @@ def weighted_loss(rule: Rule, losses: dict[str, jax.Array]) -> jax.Array | None:
     return sum((weights.get(name, 1.0) * loss for name, loss in losses.items()), jnp.zeros(()))
 
 
-def keeps_items(rule: Rule) -> bool:
-    """Whether the rule's items are state, which no gradient moves."""
+def keeps_items(rule: Rule, shape: tuple[int, int]) -> bool:
+    """Whether the rule's items, ``(N, D)`` of that shape, are state, which no gradient moves."""
     if rule.init_state is None:
         return False
-    return _ITEMS in jax.eval_shape(rule.init_state, jax.ShapeDtypeStruct((2, 2), jnp.float32))
+    return _ITEMS in jax.eval_shape(rule.init_state, jax.ShapeDtypeStruct(shape, jnp.float32))

@@ -256,7 +256,7 @@ class Scorer:
         self.networks = build_networks(config)
         self.state = state
         self._mesh = mesh
-        self._batch = -(-config.score.batch_size // mesh.size) * mesh.size
+        self.batch_size = -(-config.score.batch_size // mesh.size) * mesh.size
         blur = scores.blur_matrix(config.data.image_size, config.score.map_sigma)
         keyed = _HashableNetworks(config, self.networks)
         self._score, self._usage = _jitted_score(keyed, mesh), _jitted_usage(keyed, mesh)
@@ -295,7 +295,7 @@ class Scorer:
         """
         total: dict[str, MemoryUse] = {}
         for count, placed in self.placed(images):
-            counted = (np.arange(self._batch) < count).astype(np.float32)
+            counted = (np.arange(self.batch_size) < count).astype(np.float32)
             for scale, part in jax.device_get(self._usage(self.state, placed, counted)).items():
                 sums = jax.tree.map(np.float64, part)
                 old = total.get(scale)
@@ -314,11 +314,11 @@ class Scorer:
 
     def placed(self, images: np.ndarray) -> Iterator[tuple[int, jax.Array]]:
         """Batches of one shape on the mesh, each with how many of its images are real."""
-        for start in range(0, len(images), self._batch):
+        for start in range(0, len(images), self.batch_size):
             interruption.check()
-            batch = np.asarray(images[start : start + self._batch])
+            batch = np.asarray(images[start : start + self.batch_size])
             count = len(batch)
-            padded = np.concatenate([batch, np.repeat(batch[:1], self._batch - count, axis=0)])
+            padded = np.concatenate([batch, np.repeat(batch[:1], self.batch_size - count, axis=0)])
             yield count, sharding.place_batch(padded.shape, padded.__getitem__, self._mesh)
 
 

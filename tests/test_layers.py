@@ -56,7 +56,9 @@ def test_up_conv_adds_its_bias():
     np.testing.assert_allclose(difference[0, 0, 0], [1.0, 2.0], rtol=1e-5)
 
 
-@pytest.mark.parametrize("shape", [(2, 6, 10, 3), (1, 2, 2, 4), (3, 8, 4, 1)])
+@pytest.mark.parametrize(
+    "shape", [(2, 6, 10, 3), (1, 2, 2, 4), (3, 8, 4, 1), (2, 7, 5, 3), (1, 4, 9, 2)]
+)
 def test_down_sample_and_its_gradients_are_those_of_lax(shape):
     x = jax.random.normal(jax.random.key(0), shape)
     kernel = jax.random.normal(jax.random.key(1), (4, 4, shape[-1], 5))

@@ -169,6 +169,16 @@ def test_settings_without_adversarial_losses_have_no_discriminator():
     assert not any(name.startswith("discriminator") for name in metrics)
 
 
+def test_the_discriminator_may_meet_odd_maps():
+    config = tiny_config(data__image_size=36, memory__division_rates=(1, 1, 1))  # 18, 9, 4
+    networks, optimizer = build_networks(config), build_optimizer(config)
+    images = jax.ShapeDtypeStruct((2, 36, 36, 1), jnp.float32)
+    state = jax.eval_shape(functools.partial(init_state, networks, optimizer), KEY, images)
+    step = functools.partial(train_step, networks, optimizer, step_spec(config))
+    new, *_ = jax.eval_shape(step, state, images.update(dtype=jnp.uint8), KEY)
+    assert jax.tree.map(jnp.shape, new) == jax.tree.map(jnp.shape, state)
+
+
 def test_flips_follow_the_key_and_the_choice():
     images = jnp.asarray(IMAGES)
     plain = prepare_images(images, KEY, StepSpec())

@@ -8,7 +8,7 @@ A rule is a pure read of one query; `daad_jax.memory` spreads it over blocks and
 from collections.abc import Callable
 
 from daad_jax.addressing.codebook import nearest, nearest_ema_rule, nearest_rule
-from daad_jax.addressing.custom import check_name, is_custom, loaded, permit
+from daad_jax.addressing.custom import check_name, check_shapes, is_custom, loaded, permit
 from daad_jax.addressing.dense import (
     gumbel,
     gumbel_rule,
@@ -26,6 +26,7 @@ from daad_jax.addressing.dense import (
     top_k_rule,
 )
 from daad_jax.addressing.interface import (
+    DIAGNOSTICS,
     Answer,
     BatchReads,
     Hyperparameters,
@@ -43,6 +44,7 @@ from daad_jax.addressing.simplex import entmax, entmax15, entmax_rule, sparsemax
 from daad_jax.errors import ConfigError, shown, suggestion
 
 __all__ = [
+    "DIAGNOSTICS",
     "RULES",
     "SIMILARITIES",
     "Answer",
@@ -54,12 +56,14 @@ __all__ = [
     "Weigh",
     "as_rule",
     "check_rule",
+    "check_shapes",
     "entmax",
     "entmax15",
     "get_rule",
     "gumbel",
     "hard_shrinkage",
     "hopfield",
+    "is_custom",
     "mean",
     "nearest",
     "of_weights",

@@ -12,7 +12,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from daad_jax.addressing.interface import Answer, BatchReads, Request, Rule, Weigh, as_rule
+from daad_jax.addressing.interface import (
+    DIAGNOSTICS,
+    Answer,
+    BatchReads,
+    Request,
+    Rule,
+    Weigh,
+    as_rule,
+)
 from daad_jax.addressing.similarity import SIMILARITIES
 
 _KEY = jax.random.key(5)
@@ -35,6 +43,8 @@ def check(rule: Rule | Weigh) -> None:
                 function(as_rule(rule), similarity)
             except AssertionError as error:
                 raise AssertionError(f"{name} ({similarity}): {error}") from error
+            except Exception as error:
+                raise AssertionError(f"{name} ({similarity}): it fails: {error!r}") from error
 
 
 def bank(count: int = _ITEMS, dtype: Any = jnp.float32) -> tuple[jax.Array, jax.Array]:
@@ -264,6 +274,7 @@ def _check_losses(rule: Rule, queries: jax.Array, items: jax.Array, similarity: 
     compiled = jax.jit(jax.grad(losses, argnums=(0, 1), has_aux=True))
     gradients, values = compiled(queries, items)
     for name, value in values.items():
+        assert name not in DIAGNOSTICS, f"{name} is also what a diagnostic is called"
         assert np.isfinite(value), f"{name} is not finite"
     assert all(np.isfinite(one).all() for one in gradients), "a loss's gradient is not finite"
 

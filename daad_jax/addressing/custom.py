@@ -1,9 +1,23 @@
 """A user's own rule, named ``module:name``: imported on request only, never by reading a config."""
 
+import functools
 import importlib
 import re
+from typing import Any
 
-from daad_jax.addressing.interface import Rule, as_rule
+import jax
+import jax.numpy as jnp
+
+from daad_jax.addressing.interface import (
+    DIAGNOSTICS,
+    Answer,
+    Arrays,
+    BatchReads,
+    Request,
+    Rule,
+    as_rule,
+)
+from daad_jax.addressing.similarity import cosine
 from daad_jax.errors import ConfigError, shown
 
 _NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
@@ -67,6 +81,63 @@ def loaded(name: str) -> Rule:
     if name not in _LOADED:
         raise ConfigError(_refusal(name))
     return _LOADED[name]
+
+
+def check_shapes(name: str, rule: Rule, count: int, size: int, *, frozen: bool) -> None:
+    """Follows the shapes of a user's own rule through one read; computes nothing.
+
+    Args:
+        name: of the rule.
+        rule: what `loaded` gave.
+        count: N, the items of a bank.
+        size: D, the values of a block.
+        frozen: whether the items are to stay as they are.
+
+    Raises:
+        ConfigError: if the read, its losses or its update fail or have other shapes than
+            `daad_jax.addressing.Rule` says, or if a frozen rule moves the items.
+    """
+    query = jax.ShapeDtypeStruct((size,), jnp.float32)
+    items = jax.ShapeDtypeStruct((count, size), jnp.float32)
+    about = f"memory.addressing: {name}: with {count} items of {size} values"
+    try:
+        traced = jax.eval_shape(functools.partial(_one_read, rule), query, items)
+        answer, losses, state, updated = traced
+        shapes = answer.block.shape, answer.weights.shape
+        losses = {loss: value.shape for loss, value in losses.items()}
+    except Exception as error:  # A user's function can fail in any way.
+        reason = (str(error).splitlines() or [""])[0]
+        raise ConfigError(f"{about} a read fails: {type(error).__name__}: {reason}") from error
+    if shapes != ((size,), (count,)):
+        raise ConfigError(
+            f"{about} a read gives a block {shapes[0]} and weights {shapes[1]} instead of "
+            f"{(size,)} and {(count,)}"
+        )
+    for loss, shape in losses.items():
+        if shape != () or loss in DIAGNOSTICS:
+            wrong = "is also what a diagnostic is called" if shape == () else f"has shape {shape}"
+            raise ConfigError(f"{about} the loss {shown(loss)} {wrong}; give it another")
+    if updated != state:
+        raise ConfigError(f"{about} update changes the names, shapes or dtypes of the state")
+    if frozen and "memory_items" in state:
+        raise ConfigError(f"memory.frozen: {name} moves the items itself; choose another rule")
+
+
+def _one_read(
+    rule: Rule, query: jax.Array, items: jax.Array
+) -> tuple[Answer, dict[str, jax.Array], Arrays, Arrays]:
+    """A read with noise, losses, and the state before and after an update."""
+    key = jax.random.key(0)
+    params: Any = {} if rule.init_params is None else rule.init_params(key, items)
+    state = {} if rule.init_state is None else dict(rule.init_state(items))
+    bank = state.get("memory_items", items)
+    noise = key if rule.needs_key else None
+    answer = Answer(*rule.read(Request(query, bank, cosine, params, state, noise)))
+    rule.read(Request(query, bank, cosine, params, state, None))  # as at evaluation
+    reads = BatchReads(query[None], bank, answer.weights[None])
+    losses = {} if rule.losses is None else rule.losses(reads)
+    updated = state if rule.update is None else dict(rule.update(state, reads))
+    return answer, losses, state, updated
 
 
 def _refusal(name: str) -> str:

@@ -197,7 +197,8 @@ def mean_rule(hyper: Hyperparameters) -> Rule:
 def gumbel_rule(hyper: Hyperparameters) -> Rule:
     """`gumbel` on the schedule of `gumbel_start`, `gumbel_end` and `gumbel_rate`.
 
-    Its state counts the training steps; at evaluation the last step's temperature stays.
+    Its state counts the training steps; at evaluation the last step's temperature stays (with
+    `train.average_decay` the averaged count's).
     """
 
     def read(request: Request) -> Answer:

@@ -76,6 +76,10 @@ class Properties(NamedTuple):
 
 
 NOTHING_DECLARED = Properties()
+DIAGNOSTICS = frozenset(
+    ("active_items", "largest_weight", "entropy", "dead_reads", "unused_items", "perplexity")
+)
+"""What is logged of every memory, ``memory/<scale>/...``: names that no loss of a rule may have."""
 
 
 @dataclasses.dataclass(frozen=True)

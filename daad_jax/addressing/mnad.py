@@ -1,8 +1,8 @@
 """MNAD's memory (Park, Noh and Ham, CVPR 2020): its read, two losses and its update.
 
-Queries and items count by their direction, as there. The decoder gets the read alone: the paper's
-also gets the query, which would go around the memory. The authors' code reads with weights that
-pass on no gradient; here they do.
+Items, losses and the update go by directions, as there, and with `cosine` so does the read. The
+decoder gets the read alone: the paper's also gets the query, which would go around the memory. The
+authors' code reads with weights that pass on no gradient; here they do.
 """
 
 import jax

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from daad_jax.addressing.interface import Answer, Hyperparameters, Properties, Request, Rule
 
 _BISECTIONS = 30
+_LEAST_ALPHA = 1.01
 _PROPERTIES = Properties("one", equivariant=True, nearest_when_cold=True)
 
 
@@ -134,19 +135,21 @@ def sparsemax_rule(hyper: Hyperparameters) -> Rule:
 
 
 def entmax_rule(hyper: Hyperparameters) -> Rule:
-    """`entmax` with `alpha`; with `learned_alpha` each bank learns its own, in (1, 2).
+    """`entmax` with `alpha`; with `learned_alpha` each bank learns its own, in (1.01, 2).
 
-    The learned alpha is ``1 + sigmoid(a)`` (Correia et al.) and begins at `alpha`.
+    The learned alpha is ``1.01 + 0.99 sigmoid(a)`` and begins at `alpha`. Correia et al. have ``1 +
+    sigmoid(a)``, whose gradient is rounding alone near 1 in float32.
     """
     if not hyper.learned_alpha:
         if hyper.alpha == 1.5:
             return _of(lambda similarities, params: entmax15(similarities))
         fixed = functools.partial(entmax, alpha=hyper.alpha)
         return _of(lambda similarities, params: fixed(similarities))
-    logit = jnp.log((hyper.alpha - 1.0) / (2.0 - hyper.alpha))
+    logit = jnp.log((hyper.alpha - _LEAST_ALPHA) / (2.0 - hyper.alpha))
     return _of(
         lambda similarities, params: entmax(
-            similarities, 1.0 + jax.nn.sigmoid(params["alpha_logit"])
+            similarities,
+            _LEAST_ALPHA + (2.0 - _LEAST_ALPHA) * jax.nn.sigmoid(params["alpha_logit"]),
         ),
         init_params=lambda key, items: {"alpha_logit": jnp.asarray(logit, jnp.float32)},
     )

@@ -1,4 +1,7 @@
-"""One suite over every rule, its variants and every similarity."""
+"""One suite over every rule, its variants and every similarity.
+
+What the similarity cannot change of a rule is tried with the cosine only, unless with ``-m slow``.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -46,6 +49,14 @@ def test_every_rule_holds_to_the_contract(check, name):
     everywhere = name in RULES and check in SIMILARITY_MATTERS
     for similarity in addressing.SIMILARITIES if everywhere else ["cosine"]:
         contract.CHECKS[check](VARIED[name], similarity)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("similarity", [one for one in addressing.SIMILARITIES if one != "cosine"])
+@pytest.mark.parametrize("name", VARIED)
+def test_every_variant_holds_to_the_contract_with_every_similarity(name, similarity):
+    for check in contract.CHECKS.values():
+        check(VARIED[name], similarity)
 
 
 def test_what_is_declared_is_what_is_known_of_the_rules():

@@ -1,10 +1,12 @@
 """A rule outside the package: trained, evaluated, held to the contract, and never run unasked."""
 
+import functools
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import pytest
 
@@ -14,9 +16,11 @@ from daad_jax import config as config_lib
 from daad_jax.addressing import contract, custom
 from daad_jax.errors import ConfigError
 from daad_jax.evaluation import evaluate
+from daad_jax.state import build_networks
 from daad_jax.training import train
 from tests.conftest import tiny_config, tiny_dataset
 
+KEY = jax.random.key(0)
 ROOT = Path(__file__).parent.parent.parent
 MODULE = '''
 import pathlib
@@ -140,6 +144,70 @@ def test_the_workdir_is_not_where_a_module_comes_from(tmp_path):
     assert result.returncode == 2
     assert "importing own_rules failed" in result.stderr
     assert not list(tmp_path.rglob("*.imported"))
+
+
+def weighed(request):
+    weights = jax.nn.softmax(request.compare(request.query, request.items))
+    return addressing.Answer(weights @ request.items, weights)
+
+
+def needs_noise(request):
+    noisy = request.query + jax.random.normal(request.key, request.query.shape)
+    return weighed(request._replace(query=noisy))
+
+
+WRONG = {
+    "a read gives a block": lambda s: jnp.zeros((3, len(s))),
+    "a read fails: TypeError: dot_general": lambda s: s[:3],
+    "a read fails: TypeError: .*argument": lambda one, two: one,
+    "a read fails: .*bool": lambda s: s if s[0] > 0 else 0 * s,
+    "a read fails: AttributeError": lambda hyper: addressing.RULES["top_k"](hyper),
+    "a read fails: .*key": addressing.Rule(needs_noise, needs_key=True),
+    "the loss 'entropy' is also what a diagnostic is called": addressing.Rule(
+        weighed, losses=lambda reads: {"entropy": jnp.mean(reads.queries)}
+    ),
+    r"the loss 'mine' has shape \(1,\)": addressing.Rule(
+        weighed, losses=lambda reads: {"mine": jnp.mean(reads.queries, axis=1)}
+    ),
+    "update changes the names, shapes or dtypes": addressing.Rule(
+        weighed,
+        init_state=lambda items: {"count": jnp.zeros(())},
+        update=lambda state, reads: {"count": jnp.zeros(3)},
+    ),
+}
+
+
+@pytest.mark.parametrize("message", WRONG)
+def test_a_rule_of_other_shapes_is_one_line_before_the_run(message, monkeypatch):
+    monkeypatch.setattr(custom, "_LOADED", {"own:rule": addressing.as_rule(WRONG[message])})
+    config = tiny_config("daad", memory__addressing="own:rule")
+    with pytest.raises(
+        ConfigError, match=f"memory.addressing: own:rule: with 8 items of 64 values {message}"
+    ):
+        config_lib.memory_specs(config)
+    with pytest.raises(AssertionError):
+        contract.check(WRONG[message])
+
+
+def test_a_rule_that_moves_its_items_is_not_frozen(monkeypatch):
+    mover = addressing.Rule(weighed, init_state=lambda items: {"memory_items": items[:8]})
+    monkeypatch.setattr(custom, "_LOADED", {"own:rule": mover})
+    config = tiny_config("daad", memory__addressing="own:rule")
+    config_lib.memory_specs(config)
+    config.memory.frozen = True
+    with pytest.raises(ConfigError, match="memory.frozen: own:rule moves the items"):
+        config_lib.memory_specs(config)
+
+
+def test_the_state_of_a_rule_is_made_of_the_banks_own_shape(monkeypatch):
+    rule = addressing.Rule(
+        weighed, init_state=lambda items: {"top": jax.lax.top_k(items.sum(-1), 4)[0]}
+    )
+    monkeypatch.setattr(custom, "_LOADED", {"own:rule": rule})
+    networks = build_networks(tiny_config("daad", memory__addressing="own:rule"))
+    images = jnp.zeros((2, 16, 16, 1))
+    made = jax.eval_shape(functools.partial(networks.generator.init, train=True), KEY, images)
+    assert made["memory"]["memory_1"]["state"]["top"].shape == (4,)
 
 
 def test_rules_of_the_package_need_no_permission():

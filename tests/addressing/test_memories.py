@@ -58,10 +58,18 @@ WEIGHTS = {  # no two alike, and none that a loss would have without
 }
 
 
+AXES = {
+    "memory__similarity": "distance",
+    "memory__learned_temperature": True,
+    "memory__banks": "position",
+    "memory__learned_alpha": True,
+}
+
+
 @pytest.mark.parametrize("rule", RULES)
-def test_every_rule_trains(rule):
+def test_every_rule_trains_on_every_axis(rule):
     weights = {f"memory__{name}": value for name, value in WEIGHTS.items()}
-    config = rule_config(rule, **weights)
+    config = rule_config(rule, **weights, **AXES)
     state, new, metrics = one_step(config)
     assert all(np.isfinite(value) for value in metrics.values())
     names = {name.split("/")[-1] for name in metrics if name.startswith("memory/")}
@@ -259,9 +267,18 @@ def test_noise_follows_the_step_and_evaluation_has_none():
         ({"alpha": 1.0}, "memory.alpha: 1.0 must lie from 1.01 to 2"),
         (
             {"addressing": "entmax", "alpha": 2.0, "learned_alpha": True},
-            "memory.alpha: 2.0 must be below 2",
+            "memory.alpha: 2.0 must be above 1.01 and below 2",
         ),
         ({"cut": -1.0}, "memory.cut: -1.0"),
+        ({"cut": 8.5}, "memory.cut: 8.5 / 8 is more than any weight"),
+        (
+            {"addressing": "mnad", "test_update": 0.1, "scales": "none"},
+            "memory.test_update: memory.scales='none' leaves no items",
+        ),
+        (
+            {"addressing": "entmax", "alpha": 1.01, "learned_alpha": True},
+            "memory.alpha: 1.01 must be above 1.01",
+        ),
         ({"retrieval_steps": 0}, "memory.retrieval_steps: 0 must lie"),
         ({"ema_decay": 1.0}, "memory.ema_decay"),
         ({"gumbel_end": 0.0}, "memory.gumbel_end"),

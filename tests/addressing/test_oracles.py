@@ -298,18 +298,29 @@ def test_alpha_and_the_temperature_end_where_they_are_told_to():
     x = np.asarray(addressing.SIMILARITIES["cosine"](query, items), np.float64)
     hyper = addressing.DEFAULTS._replace(learned_alpha=True, alpha=1.3, gumbel_end=0.25)
     learned = addressing.get_rule("entmax", hyper)
-    for logit, alpha in ((None, 1.3), (-30.0, 1.0), (30.0, 2.0)):
+    for logit, alpha in ((None, 1.3), (-30.0, 1.01), (30.0, 2.0)):
         params = None if logit is None else {"alpha_logit": jnp.float32(logit)}
         start = contract.initial_params(learned, items) if params is None else params
-        np.testing.assert_allclose(1 + jax.nn.sigmoid(start["alpha_logit"]), alpha, atol=1e-6)
-        if alpha > 1:  # 1 itself is softmax, which no finite logit reaches
-            got = contract.read(learned, query, items, params=params).weights
-            np.testing.assert_allclose(got, numpy_entmax(x, alpha), atol=1e-5)
+        reached = 1.01 + 0.99 * jax.nn.sigmoid(start["alpha_logit"])
+        np.testing.assert_allclose(reached, alpha, atol=1e-6)
+        got = contract.read(learned, query, items, params=params).weights
+        np.testing.assert_allclose(got, numpy_entmax(x, alpha), atol=1e-5)
     noisy = addressing.get_rule("gumbel", hyper)
     request = addressing.Request(
         query, items, lambda q, m: jnp.asarray(x), {}, {"steps": 1e9}, None
     )
     np.testing.assert_allclose(noisy.read(request).weights, numpy_softmax(x / 0.25), atol=1e-5)
+
+
+def test_mnad_reads_items_of_length_one():
+    units = ITEMS / np.linalg.norm(ITEMS, axis=1, keepdims=True)
+    for query in QUERIES:
+        weights = numpy_softmax(units @ query / np.linalg.norm(query) / 0.3)
+        got = contract.read(
+            addressing.get_rule("mnad"), jnp.asarray(query), jnp.asarray(ITEMS), temperature=0.3
+        )
+        np.testing.assert_allclose(got.weights, weights, atol=1e-5)
+        np.testing.assert_allclose(got.block, weights @ units, atol=1e-5)
 
 
 def test_hopfield_repeats_the_softmax_read():
