@@ -15,6 +15,7 @@ size, division rate), bfloat16 compute, and another section of the page.
 """
 
 import argparse
+import importlib.util
 import json
 import os
 import platform
@@ -34,6 +35,7 @@ sys.path.insert(0, str(ROOT))
 from daad_jax import allocator, discriminator  # noqa: E402
 from daad_jax import config as config_lib  # noqa: E402
 from daad_jax.config import Config  # noqa: E402
+from daad_jax.errors import UserError  # noqa: E402
 
 PAGE = ROOT / "docs" / "performance.md"
 VARIANTS = ("jax", "torch", "torch.compile")
@@ -179,6 +181,7 @@ class TorchWork:
         from daad_jax import scores
 
         self._torch, self._case = torch, case
+        torch.set_num_threads(_cores())  # as many as XLA takes, whatever OMP_NUM_THREADS says
         torch.manual_seed(0)
         # What XLA does with float32 on a GPU; nothing changes on a CPU.
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
@@ -440,7 +443,7 @@ def measure(case: Case, variants: Sequence[str], rounds: int) -> dict[str, Any]:
 
 def alone(framework: str, case: Case, rounds: int) -> dict[str, Any]:
     """Medians of one framework; PyTorch's are the better of both variants for each phase."""
-    variants = ("jax",) if framework == "jax" else VARIANTS[1:]
+    variants = VARIANTS[1:] if framework == "torch" else (framework,)
     measured = measure(case, variants, rounds)
     line: dict[str, Any] = {"framework": framework}
     for phase in ("train", "score"):
@@ -468,7 +471,8 @@ def table(case: Case, measured: dict[str, Any]) -> str:
         for name in VARIANTS:
             seconds = measured[name][phase]
             median = statistics.median(seconds)
-            low, _, high = statistics.quantiles(seconds, n=4, method="inclusive")
+            several = seconds if len(seconds) > 1 else 2 * seconds
+            low, _, high = statistics.quantiles(several, n=4, method="inclusive")
             rate = count[phase] * case.batch_size / median
             ratio = f"**{median / better:.2f}**" if name == "jax" else f"{median / better:.2f}"
             lines.append(
@@ -501,9 +505,26 @@ def parse_cases(text: str, *common: Any) -> list[Case]:
     """Cases of ``image size:batch size:rate``, with commas between them."""
     try:
         sizes = [[int(number) for number in case.split(":")] for case in text.split(",")]
-        return [Case(size, batch, rate, *common) for size, batch, rate in sizes]
+        return [checked(Case(size, batch, rate, *common)) for size, batch, rate in sizes]
     except ValueError:
         sys.exit(f"--cases: {text!r} is not like 64:8:4,256:8:8 (image size, batch size, rate)")
+
+
+def checked(case: Case) -> Case:
+    """A case that can be built; exits with one line if it cannot."""
+    try:
+        make_config(case)
+    except UserError as error:
+        sys.exit(f"{case.image_size}:{case.batch_size}:{case.rate}: {error}")
+    return case
+
+
+def parse_widths(text: str) -> tuple[int, ...]:
+    """Numbers of channels with commas between them."""
+    try:
+        return tuple(int(width) for width in text.split(","))
+    except ValueError:
+        sys.exit(f"--widths: {text!r} is not like 64,128,256,512")
 
 
 def main() -> None:
@@ -523,8 +544,11 @@ def main() -> None:
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--check", action="store_true", help=argparse.SUPPRESS)
     flags = parser.parse_args()
-    widths = tuple(int(width) for width in flags.widths.split(","))
-    common = (widths, flags.items, flags.precision)
+    if flags.rounds < 1:
+        sys.exit(f"--rounds: {flags.rounds} must be at least 1")
+    if flags.framework != "jax" and importlib.util.find_spec("torch") is None:
+        sys.exit("PyTorch is missing: pip install -e '.[benchmark]'")
+    common = (parse_widths(flags.widths), flags.items, flags.precision)
     case = Case(flags.image_size, flags.batch_size, flags.rate, *common)
     if flags.serve:
         serve(flags.framework, case)
@@ -533,7 +557,7 @@ def main() -> None:
         print(largest_difference(case))
         return
     if flags.framework:
-        print(json.dumps(alone(flags.framework, case, flags.rounds)))
+        print(json.dumps(alone(flags.framework, checked(case), flags.rounds)))
         return
     before, after = around_section(flags.page, flags.section)
     parts = []
@@ -541,7 +565,7 @@ def main() -> None:
         check(case._replace(batch_size=2, precision="float32"))
         parts.append(table(case, measure(case, VARIANTS, flags.rounds)))
         print(parts[-1], flush=True)
-    flags.page.write_text("\n".join([before, "\n\n".join(parts), after]))
+        flags.page.write_text("\n".join([before, "\n\n".join(parts), after]))
 
 
 if __name__ == "__main__":

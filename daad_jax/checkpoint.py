@@ -34,7 +34,8 @@ CHECKPOINTS = "checkpoints"
 DAMAGED = "damaged"
 _ITEM = "default"  # what Orbax calls the only item of a checkpoint
 
-# Fields that may change between one run of a workdir and the next without changing the result.
+# Fields that may change between one run of a workdir and the next without changing the result; how
+# steps are grouped, where `train.steps_per_dispatch` is above 1, changes its rounding.
 _FREE_FIELDS = (
     "data.root",
     "data.memory_limit_mb",
@@ -328,11 +329,12 @@ def check_same_images(workdir: Path, images: np.ndarray) -> None:
         return
     try:
         old = json.loads(path.read_text())
-    except ValueError as error:
-        raise CheckpointError(f"{path}: cannot be read as JSON; restore it ({error})") from error
+        count = old["count"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise CheckpointError(f"{path}: cannot be read; restore it ({error!r})") from error
     if old != _fingerprint(images):
         raise CheckpointError(
-            f"{workdir}: was trained on {old.get('count')} other images than the {len(images)} "
+            f"{workdir}: was trained on {count} other images than the {len(images)} "
             "that the config leads to now; choose another --workdir or restore the images"
         )
 

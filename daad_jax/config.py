@@ -469,6 +469,11 @@ def _validate_together(config: Config) -> None:
             "stages of model.widths halve it by"
         )
     _check_memories(config)
+    if config.train.steps_per_dispatch > config.train.checkpoint_every:
+        raise ConfigError(
+            f"train.steps_per_dispatch: {config.train.steps_per_dispatch} is more than "
+            f"train.checkpoint_every, {config.train.checkpoint_every}, at which a dispatch ends"
+        )
     if config.train.steps is None and config.train.epochs is None:
         raise ConfigError("train.steps: set it or train.epochs")
     if config.train.steps is not None and config.train.steps < 1:

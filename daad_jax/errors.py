@@ -47,7 +47,7 @@ class CheckpointError(UserError):
 
 
 class SaveError(UserError):
-    """A checkpoint could not be written; the message names it and the one before it."""
+    """A checkpoint or a log could not be written; the message names it."""
 
     exit_code = 1
 

@@ -286,9 +286,11 @@ class MetricsLog:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._file.close()
+        with logs.writing(self._path):
+            self._file.close()
         self.timings.close()
-        self._events.close()
+        with logs.writing(self._path.parent / TENSORBOARD):
+            self._events.close()
 
     def add(self, steps: range, metrics: Metrics, finite: Finiteness) -> None:
         """Remembers what a dispatch of steps, counted from 0, returned, still on the device."""
@@ -330,18 +332,21 @@ class MetricsLog:
         return self._last
 
     def sync(self) -> None:
-        """Brings what was flushed to the disk, so that no checkpoint is ahead of its metrics."""
-        self._events.flush()
+        """Writes the events that wait, so that no checkpoint of a killed run is ahead of them."""
+        with logs.writing(self._path.parent / TENSORBOARD):
+            self._events.flush()
 
     def _write(self, step: int, values: dict[str, float], times: dict[str, float]) -> None:
         # JSON has no NaN; what is not finite is written as a string.
         line = {
             name: value if math.isfinite(value) else str(value) for name, value in values.items()
         }
-        self._file.write(json.dumps({"step": step, **line}) + "\n")
-        self._file.flush()
+        with logs.writing(self._path):
+            self._file.write(json.dumps({"step": step, **line}) + "\n")
+            self._file.flush()
         times = {f"time/{name}": value for name, value in times.items()}
-        self._events.write(step, values | times)
+        with logs.writing(self._path.parent / TENSORBOARD):
+            self._events.write(step, values | times)
 
 
 def _each_step(
@@ -367,7 +372,7 @@ def read_metrics(workdir: Path) -> dict[str, np.ndarray]:
         was not finite; empty when there is no file. Lines that cannot be read are left out.
     """
     try:
-        lines = (workdir / METRICS_FILE).read_text().splitlines()
+        lines = logs.read_lines(workdir / METRICS_FILE)
     except FileNotFoundError:
         return {}
     rows = [json.loads(line) for line in lines if math.isfinite(logs.line_step(line))]

@@ -30,7 +30,7 @@ from daad_jax.checkpoint import Checkpoints
 from daad_jax.errors import CheckpointError, SaveError
 from daad_jax.evaluation import evaluate
 from daad_jax.state import NetworkState, TrainState
-from daad_jax.training import train
+from daad_jax.training import read_metrics, train
 from tests.conftest import tiny_config, tiny_dataset
 from tests.data.test_folder import make_category
 from tests.processes import PAUSE, ROOT, TRAIN, child, files_of, kill, names_in, wait_for
@@ -94,6 +94,10 @@ def largest(folder):
     return max(
         (path for path in folder.rglob("*") if path.is_file()), key=lambda p: len(p.read_bytes())
     )
+
+
+def quiet(_):
+    pass
 
 
 def remove(path):
@@ -305,6 +309,42 @@ def fail_at_save(checkpoints):
 
 def fail_at_exit(checkpoints):
     pass
+
+
+def test_a_disk_that_metrics_fill_is_named(tmp_path, one_device):
+    config = tiny_config(train__steps=4)
+    train(config, tiny_dataset(config), tmp_path, mesh=one_device, log=quiet)
+    config = tiny_config(train__steps=60)
+    message = (
+        r"(metrics|timings)\.jsonl: cannot be written \(File too large\); .* goes on from the last"
+    )
+    with file_size_limit(9000), pytest.raises(SaveError, match=message):
+        train(config, tiny_dataset(config), tmp_path, mesh=one_device, log=quiet)
+    train(config, tiny_dataset(config), tmp_path, mesh=one_device, log=quiet)
+    assert read_metrics(tmp_path)["step"].tolist() == list(range(1, 61))
+
+
+def test_damaged_lines_of_a_log_are_left_out_with_a_warning(tmp_path, one_device, capsys):
+    config = tiny_config(train__steps=4)
+    train(config, tiny_dataset(config), tmp_path, mesh=one_device, log=quiet)
+    log = tmp_path / "metrics.jsonl"
+    lines = log.read_bytes().splitlines()
+    lines[1] = b"\xff" + lines[1][1:]
+    log.write_bytes(b"\n".join(lines))  # and the last one without its end
+    config = tiny_config(train__steps=6)
+    assert read_metrics(tmp_path)["step"].tolist() == [1, 3, 4]
+    train(config, tiny_dataset(config), tmp_path, mesh=one_device, log=quiet)
+    assert f"warning: {log}: 1 damaged lines are left out\n" in capsys.readouterr().err
+    assert read_metrics(tmp_path)["step"].tolist() == [1, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("content", ["[]", "{", "{}", "3"])
+def test_a_damaged_list_of_images_is_named(tmp_path, one_device, content):
+    config = tiny_config(train__steps=2)
+    train(config, tiny_dataset(config), tmp_path, mesh=one_device, log=quiet)
+    (tmp_path / "images.json").write_text(content)
+    with pytest.raises(CheckpointError, match=r"images.json: cannot be read; restore it"):
+        train(config, tiny_dataset(config), tmp_path, mesh=one_device, log=quiet)
 
 
 @pytest.mark.parametrize("fail", [fail_at_check, fail_at_save, fail_at_exit])
