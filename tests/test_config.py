@@ -108,6 +108,11 @@ def test_configs_survive_json():
         ("train.batch_size", 0, "train.batch_size"),
         ("train.learning_rate", -1.0, "train.learning_rate"),
         ("train.steps", 0, "train.steps: 0 must be at least 1"),
+        (
+            "train.steps_per_dispatch",
+            2000,
+            "train.steps_per_dispatch: 2000 is more than train.checkpoint_every, 1000",
+        ),
         ("score.gamma", 1.5, "score.gamma"),
         ("score.verdict", "R_maxi", "score.verdict: no 'R_maxi'"),
         ("score.protocol", "calibrated", "score.protocol: 'calibrated' needs"),
