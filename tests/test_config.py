@@ -110,8 +110,8 @@ def test_configs_survive_json():
         ("train.steps", 0, "train.steps: 0 must be at least 1"),
         (
             "train.steps_per_dispatch",
-            2000,
-            "train.steps_per_dispatch: 2000 is more than train.checkpoint_every, 1000",
+            101,
+            "train.steps_per_dispatch: 101 is more than train.checkpoint_every, 100",
         ),
         ("score.gamma", 1.5, "score.gamma"),
         ("score.verdict", "R_maxi", "score.verdict: no 'R_maxi'"),

@@ -33,7 +33,7 @@ def compiled():
 
 
 def test_runs_of_one_shape_compile_the_step_once(tmp_path, one_device, compiled):
-    for seed, count in enumerate((24, 20, 20, 24, 16)):
+    for seed, count in enumerate((23, 21, 21, 23, 17)):
         config = tiny_config(
             seed=seed,
             data__category=f"category {seed}",
@@ -48,7 +48,7 @@ def test_runs_of_one_shape_compile_the_step_once(tmp_path, one_device, compiled)
         dataset = dataclasses.replace(dataset, train=dataset.train.take(slice(count)))
         train(config, dataset, tmp_path / str(seed), mesh=one_device, log=quiet)
     assert compiled["jit(train_step)"] == compiled["jit(train_steps)"] == compiled["jit(init)"] == 1
-    # What depends on the number of images: three batches of 24, 20 and 16, and one of 20 and 16.
+    # By the number of images, as no other test has it: three batches of 23, 21, 17, one of 21, 17.
     assert compiled["jit(gather)"] == 5
 
 
