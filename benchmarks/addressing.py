@@ -28,7 +28,7 @@ BUDGET: dict[str, tuple[tuple[str, ...], ...]] = {
     "top_k": (_COOL, ("memory.top_k=2", "memory.top_k=8")),
     "sparsemax": _ALL_TEMPERATURES,
     "entmax": (_COOL, ("memory.learned_alpha=False", "memory.learned_alpha=True")),
-    # The second schedule ends within a few hundred steps, the first, as published, later.
+    # The second schedule ends within a few hundred steps, the first (the default) later.
     "gumbel": (_COOL, ("memory.gumbel_end=0.5", "memory.gumbel_end=0.1 memory.gumbel_rate=0.01")),
     "nearest": (
         _SIMILARITIES,
