@@ -1,11 +1,8 @@
-"""Evaluates the last checkpoint of ``--workdir`` again."""
+"""Evaluates the last checkpoint of ``--workdir`` again: ``python -m daad_jax evaluate``."""
 
-import signal
 import sys
 
-if __name__ == "__main__":
-    if hasattr(signal, "pthread_sigmask"):  # Imports take seconds: a signal waits for `cli.run`.
-        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))
-    from daad_jax import cli
+from daad_jax.__main__ import main
 
-    sys.exit(cli.run(cli.eval_main, sys.argv))
+if __name__ == "__main__":
+    sys.exit(main(["evaluate", *sys.argv[1:]]))

@@ -1,11 +1,8 @@
-"""Trains and evaluates; see README.md for the flags."""
+"""Trains and evaluates: the same as ``python -m daad_jax train``."""
 
-import signal
 import sys
 
-if __name__ == "__main__":
-    if hasattr(signal, "pthread_sigmask"):  # Imports take seconds: a signal waits for `cli.run`.
-        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))
-    from daad_jax import cli
+from daad_jax.__main__ import main
 
-    sys.exit(cli.run(cli.train_main, sys.argv))
+if __name__ == "__main__":
+    sys.exit(main(["train", *sys.argv[1:]]))

@@ -3,42 +3,41 @@
 ``python -m benchmarks.addressing tune`` prints one variant a line, four for each rule;
 ``python -m benchmarks.addressing chosen FILE.jsonl [BEST]`` prints of a tuning's results the best
 variant of each rule (or of the BEST rules only, always with `threshold`) by pseudo-defects of the
-config's verdict score, then the controls. ``benchmarks/addressing.sh`` gives them to the grid.
+config's decision score, then the controls. ``benchmarks/addressing.sh`` gives them to the grid.
 ``python -m benchmarks.addressing table FILE.jsonl SCORE SCALE`` prints a comparison's table.
 """
 
 import itertools
+import re
 import statistics
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from daad_jax import grid_table
+from daad_jax.reports import grid_table
 
 _COOL = ("memory.temperature=0.05", "memory.temperature=0.2")
 _SIMILARITIES = ("memory.similarity=cosine", "memory.similarity=distance")
 _ALL_TEMPERATURES = (("memory.temperature=0.02", "memory.temperature=1.0", *_COOL),)
-# Two choices of two values each, or four temperatures where a rule has nothing of its own.
+# The arguments of a rule, and values of another field: two choices of two values each, or four
+# temperatures for a rule without arguments.
 BUDGET: dict[str, tuple[tuple[str, ...], ...]] = {
-    "softmax": _ALL_TEMPERATURES,
-    "threshold": (_COOL, ("memory.cut=1.0", "memory.cut=2.0")),
-    "threshold_renormalized": (_COOL, ("memory.cut=1.0", "memory.cut=2.0")),
-    "hard_shrinkage": (_COOL, ("memory.cut=1.0", "memory.cut=3.0")),
-    "top_k": (_COOL, ("memory.top_k=2", "memory.top_k=8")),
-    "sparsemax": _ALL_TEMPERATURES,
-    "entmax": (_COOL, ("memory.learned_alpha=False", "memory.learned_alpha=True")),
+    "softmax": (("",), *_ALL_TEMPERATURES),
+    "threshold": (("cut=1.0", "cut=2.0"), _COOL),
+    "threshold_renormalized": (("cut=1.0", "cut=2.0"), _COOL),
+    "hard_shrinkage": (("cut=1.0", "cut=3.0"), _COOL),
+    "top_k": (("k=2", "k=8"), _COOL),
+    "sparsemax": (("",), *_ALL_TEMPERATURES),
+    "entmax": (("", "learned=True"), _COOL),
     # The second schedule ends within a few hundred steps, the first (the default) later.
-    "gumbel": (_COOL, ("memory.gumbel_end=0.5", "memory.gumbel_end=0.1 memory.gumbel_rate=0.01")),
-    "nearest": (
-        _SIMILARITIES,
-        # As published, and times loss.rec, which weighs the reconstruction 50 times.
-        ("", "memory.codebook_weight=50.0 memory.commitment_weight=12.5"),
-    ),
-    "nearest_ema": (_SIMILARITIES, ("memory.ema_decay=0.99", "memory.ema_decay=0.9")),
-    "hopfield": (_COOL, ("memory.retrieval_steps=2", "memory.retrieval_steps=4")),
-    "product_key": (_COOL, ("memory.top_k=2", "memory.top_k=8")),
-    "mnad": (_COOL, ("", "memory.compactness_weight=5.0 memory.separateness_weight=5.0")),
+    "gumbel": (("", "end=0.1, rate=0.01"), _COOL),
+    # As published, and times loss.rec, which weighs the reconstruction 50 times.
+    "nearest": (("", "codebook_weight=50.0, commitment_weight=12.5"), _SIMILARITIES),
+    "nearest_ema": (("decay=0.99", "decay=0.9"), _SIMILARITIES),
+    "hopfield": (("steps=2", "steps=4"), _COOL),
+    "product_key": (("k=2", "k=8"), _COOL),
+    "mnad": (("", "compactness_weight=5.0, separateness_weight=5.0"), _COOL),
 }
 _DIAGNOSTICS = ("active_items", "effective_items", "never_read", "dead_reads", "cosine_mean")
 CONTROLS = ("memory.scales=none", "memory.addressing=mean")
@@ -47,9 +46,9 @@ CONTROLS = ("memory.scales=none", "memory.addressing=mean")
 def variants() -> list[str]:
     """Every rule's variants, in the grid's words."""
     return [
-        " ".join(part for part in (f"memory.addressing={rule}", *choice) if part)
+        f"'memory.addressing={rule}({arguments})' {field}"
         for rule, choices in BUDGET.items()
-        for choice in itertools.product(*choices)
+        for arguments, field in itertools.product(*choices)
     ]
 
 
@@ -67,11 +66,11 @@ def chosen(path: Path, best: int | None = None) -> list[str]:
     for line in grid_table.latest(grid_table.read_lines(path)):
         if "evaluation" in line:
             scores = line["evaluation"]["pseudo"]["scores"]
-            figures.setdefault(line["variant"], []).append(scores[line["evaluation"]["verdict"]])
+            figures.setdefault(line["variant"], []).append(scores[line["evaluation"]["decision"]])
     means = {variant: sum(values) / len(values) for variant, values in figures.items()}
     winners = {}
     for rule in BUDGET:
-        own = [name for name in means if name.split()[0] == f"memory.addressing={rule}"]
+        own = [name for name in means if _rule(name) == rule]
         if own:
             winners[rule] = max(own, key=lambda name: means[name])
     ranked = sorted(winners, key=lambda rule: -means[winners[rule]])
@@ -102,7 +101,7 @@ def table(path: Path, score: str, scale: str) -> str:
     for line in lines:
         held = runs.setdefault(line["variant"], {})
         held[line["category"], line["seed"]] = _figures(line["evaluation"], score, scale)
-    base = next(runs[name] for name in runs if name.split()[0] == "memory.addressing=threshold")
+    base = next(runs[name] for name in runs if _rule(name) == "threshold")
     means = {name: statistics.mean(_column(runs[name].values(), score)) for name in runs}
     head = ["", *categories, "mean", "Δ threshold (pairs)"]
     rows = [head + [name.replace("_", " ") for name in _DIAGNOSTICS]]
@@ -110,7 +109,7 @@ def table(path: Path, score: str, scale: str) -> str:
     for name in sorted(runs, key=lambda name: -means[name]):
         held = runs[name]
         pairs = [held[key][score] - base[key][score] for key in held if key in base]
-        row = [name.replace("memory.", "").replace("addressing=", "")]
+        row = [re.sub(r"memory\.|addressing=|\(\)|'", "", name)]
         for category in categories:
             of_category = [one for key, one in held.items() if key[0] == category]
             row.append(_spread(_column(of_category, score)))
@@ -123,6 +122,12 @@ def table(path: Path, score: str, scale: str) -> str:
     rows.append(["pca", *(f"{value:.3f}" for value in pca.values())])
     rows[-1] += [f"{statistics.mean(pca.values()):.3f}"] + ["-"] * (1 + len(_DIAGNOSTICS))
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _rule(variant: str) -> str | None:
+    """The rule that a variant begins with, or None."""
+    match = re.match(r"'?memory\.addressing=(\w+)", variant)
+    return match and match[1]
 
 
 def _figures(evaluation: dict[str, Any], score: str, scale: str) -> dict[str, float]:

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The comparison of addressing rules in docs/addressing.md. Each part goes on where it stopped.
+# The comparison of addressing rules in docs/addressing.md. Re-run a part to resume it.
 #
 #   MVTEC=FOLDER MNIST=FOLDER OUT=runs/addressing benchmarks/addressing.sh PART ...
 #
@@ -16,7 +16,7 @@ common=(--config.train.checkpoint_every=100000 --config.score.bootstrap_samples=
 [ -n "${STEPS:-}" ] && common+=("--config.train.steps=$STEPS")
 folder=(--config=configs/folder.py:daad --config.data.channels=1)
 textures_set=("${folder[@]}" --config.data.source=textures --config.model.widths='(32,64)'
-  --config.memory.division_rates='(8,8,1)' --config.score.verdict=A)
+  --config.memory.division_rates='(8,8,1)' --config.score.decision=A)
 # 25 items: a square, as product keys need.
 mnist_set=(--config=configs/mnist.py:daad --config.data.root="${MNIST:-}" --config.memory.items=25)
 tile_set=("${folder[@]}" --config.data.root="${MVTEC:-}" --categories=magnetic_tile)
@@ -25,11 +25,11 @@ grid() { # NAME SEEDS "VARIANTS, one a line" FLAG ...: one call of the grid comm
   local name=$1 seeds=$2 lines=$3 variants=() line
   shift 3
   while IFS= read -r line; do variants+=("--variant=$line"); done <<<"$lines"
-  $python -m daad_jax.grid run --results="$out/$name.jsonl" --seeds="${SEEDS:-$seeds}" "$@" \
+  $python -m daad_jax grid --results="$out/$name.jsonl" --seeds="${SEEDS:-$seeds}" "$@" \
     "${common[@]}" "${variants[@]}" || failed=1
 }
 all() {
-  $python -m benchmarks.addressing tune | grep -E "addressing=($(sed 's/,/|/g' <<<"${RULES:-.*}"))( |$)"
+  $python -m benchmarks.addressing tune | grep -E "addressing=($(sed 's/,/|/g' <<<"${RULES:-.*}"))\("
 }
 best() { $python -m benchmarks.addressing chosen "$out/$1.jsonl" ${2:-}; }
 
@@ -38,8 +38,8 @@ tune_textures() { SEEDS='' grid tune_textures 100 "$(all)" "${textures_set[@]}" 
 tune_mnist() { SEEDS='' grid tune_mnist 100 "$(all)" "${mnist_set[@]}" --categories=8; }
 tune_tile() { # the variants of the rules that did best on the textures
   local rules
-  rules=$(best tune_textures 4 | grep '^memory.addressing=' | cut -d' ' -f1 | grep -v '=mean$')
-  SEEDS='' grid tune_tile 100 "$(all | grep -F -f <(sed 's/$/ /' <<<"$rules"))" "${tile_set[@]}"
+  rules=$(best tune_textures 4 | grep -o '^.memory.addressing=[a-z_]*(')
+  SEEDS='' grid tune_tile 100 "$(all | grep -F -f <(echo "$rules"))" "${tile_set[@]}"
 }
 textures() {
   grid textures 0,1,2 "$(best tune_textures)" "${textures_set[@]}" --categories=brick,grass,gravel

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The runs behind docs/experiments.md. Each part goes on where it stopped.
+# The runs behind docs/experiments.md. Re-run a part to resume it.
 #
 #   MVTEC=FOLDER MNIST=FOLDER CIFAR10=FOLDER OUT=runs/experiments benchmarks/experiments.sh PART ...
 #
@@ -24,7 +24,7 @@ texture=(--config=configs/folder.py --config.data.channels=1 --config.data.sourc
 grid() { # NAME SEEDS FLAG ...: one call of the grid command
   local name=$1 seeds=$2
   shift 2
-  ${PYTHON:-python} -m daad_jax.grid run --results="$out/$name.jsonl" --seeds="${SEEDS:-$seeds}" \
+  ${PYTHON:-python} -m daad_jax grid --results="$out/$name.jsonl" --seeds="${SEEDS:-$seeds}" \
     "$@" "${common[@]}" || failed=1
 }
 
@@ -98,7 +98,7 @@ choices_four() { # daad at four stages, the best by the pseudo-defects of the se
 everything() { # no image held out, as for the 0.723 that PCA has on magnetic_tile
   grid everything 0,1,2 "${tile[@]}" --categories=magnetic_tile --settings=daad "${four[@]}" \
     "${four_rates[@]}" --config.data.calibration_fraction=0 --config.score.protocol=paper \
-    --config.score.verdict=A
+    --config.score.decision=A
 }
 brightness() { # each image divided by its mean: screw's runs have it among the settings
   grid brightness 0,1,2 "${tile[@]}" --categories=magnetic_tile "${four[@]}" \

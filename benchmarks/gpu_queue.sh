@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs worth a GPU, the most wanted first, each in a line of OUT/queue.jsonl. The queue goes on where
-# it stopped, so it can be cut off at any time and called again; `python -m daad_jax.grid table`
+# Runs worth a GPU, the most wanted first, each in a line of OUT/queue.jsonl. Re-run the
+# queue to resume it; `python -m daad_jax table`
 # makes the tables.
 #
 #   SPEED=1 MVTEC=FOLDER MNIST=FOLDER CIFAR10=FOLDER OUT=runs/gpu benchmarks/gpu_queue.sh [FLAG ...]
@@ -20,7 +20,7 @@ cd "$(dirname "$0")/.."
 out=${OUT:-runs/gpu}
 failed=0
 grid() {
-  ${PYTHON:-python} -m daad_jax.grid run --results="$out/queue.jsonl" --seeds="${SEEDS:-0}" \
+  ${PYTHON:-python} -m daad_jax grid --results="$out/queue.jsonl" --seeds="${SEEDS:-0}" \
     "$@" || failed=1
 }
 
@@ -36,8 +36,7 @@ if [ -n "${MVTEC:-}" ]; then # the paper's 256 px
   grid "${mvtec[@]}" "$@" --settings=daad_plus,daad,ae # Tables 1, 3 and 5
   grid "${mvtec[@]}" "$@" --settings=daad_plus \
     --variant="train.steps=${STEPS:-1000} data.on_device=no" \
-    --variant="train.steps=${STEPS:-1000}" \
-    --variant="train.steps=${STEPS:-1000} train.steps_per_dispatch=10" # see timings.jsonl
+    --variant="train.steps=${STEPS:-1000}" # see timings.jsonl
   grid "${mvtec[@]}" "$@" --settings=daad \
     --variant='memory.division_rates=(16,16,1)' --variant='memory.division_rates=(4,4,1)' \
     --variant='memory.division_rates=(2,2,1)' --variant='memory.division_rates=(1,1,1)' # Table 4

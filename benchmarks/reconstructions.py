@@ -26,12 +26,15 @@ from PIL import Image
 from scipy import ndimage
 
 import daad_jax
-from daad_jax import cli, plots, training
 from daad_jax import config as config_lib
+from daad_jax.cli import guarded
+from daad_jax.cli.flags import parse_flags
 from daad_jax.config import Config
 from daad_jax.data import Dataset, ImageSet, load_dataset
 from daad_jax.data.dataset import GOOD
 from daad_jax.errors import ConfigError
+from daad_jax.reports import plots
+from daad_jax.train.metrics_log import read_metrics
 
 OVERFIT_IMAGES = 8
 CATEGORY, FOREIGN = "gravel", "brick"
@@ -104,7 +107,7 @@ def overfit_main(argv: Sequence[str]) -> None:
     flags.DEFINE_string("workdir", "runs/overfit", "Folder for the runs.", flag_values=values)
     flags.DEFINE_integer("steps", 1200, "Updates of each run.", flag_values=values)
     flags.DEFINE_list("only", [], "Settings to run, all without it.", flag_values=values)
-    cli.parse_flags(values, argv)
+    parse_flags(values, argv)
     cases = [case for case in CASES if not values.only or case.setting in values.only]
     if not cases:
         raise ConfigError(f"--only: no {values.only}; known: {', '.join(config_lib.SETTINGS)}")
@@ -117,8 +120,8 @@ def overfit_main(argv: Sequence[str]) -> None:
     for case in cases:
         config = _overfit_config(case, values.steps)
         workdir = Path(values.workdir) / f"{case.title}-{values.steps}".replace("\n", " ")
-        training.train(config, dataset, workdir, log=lambda _: None)
-        loss = float(training.read_metrics(workdir)["loss/rec"][-1])
+        daad_jax.fit(config, dataset, workdir=workdir, log=lambda _: None)
+        loss = float(read_metrics(workdir)["loss/rec"][-1])
         detector = daad_jax.load(workdir)
         results = [detector.score(images) for images in groups.values()]
         errors = [float(result.reconstruction_score.mean()) for result in results]
@@ -131,7 +134,7 @@ def draw_main(argv: Sequence[str]) -> None:
     """``draw``: input, reconstruction and anomaly map of test images by each of some runs."""
     values = flags.FlagValues()
     flags.DEFINE_string("out", "reconstructions.png", "The figure's file.", flag_values=values)
-    workdirs = [Path(name) for name in cli.parse_flags(values, argv, positional=True)]
+    workdirs = [Path(name) for name in parse_flags(values, argv, positional=True)]
     if not workdirs:
         raise ConfigError("WORKDIR: give the folders of one or more runs")
     detectors = [daad_jax.load(workdir) for workdir in workdirs]
@@ -214,8 +217,8 @@ def save_figure(figure: Figure, path: Path) -> None:
 def _overfit_images() -> tuple[Dataset, dict[str, np.ndarray]]:
     """The data set that is overfitted, and groups of images by name: uint8 ``(n, H, W, 1)``."""
     config = _overfit_config(Case("ae"), 1)
-    dataset = load_dataset(config, CATEGORY)
-    own, foreign = dataset.test, load_dataset(config, FOREIGN).test
+    dataset = load_dataset(config.data, CATEGORY)
+    own, foreign = dataset.test, load_dataset(config.data, FOREIGN).test
     train = dataset.train.take(slice(OVERFIT_IMAGES))
     noise = np.random.default_rng(0).integers(0, 256, train.images.shape, dtype=np.uint8)
     groups = {
@@ -251,7 +254,7 @@ def _overfit_config(case: Case, steps: int) -> Config:
         values["memory.division_rates"] = (case.rate, case.rate, 1)
     for path, value in values.items():
         config_lib.set_field(config, path, value)
-    config_lib.validate(config)
+    daad_jax.check(config)
     return config
 
 
@@ -266,7 +269,7 @@ def _shared_test_set(configs: Sequence[Config]) -> ImageSet:
         found = {config_lib.flatten(config_lib.to_dict(config))[path] for config in configs}
         if len(found) > 1:
             raise ConfigError(f"{path}: the runs must share it, found {sorted(map(str, found))}")
-    return load_dataset(first, first.data.category).test
+    return load_dataset(first.data, first.data.category).test
 
 
 def _own_mean_error(images: np.ndarray) -> float:
@@ -317,4 +320,4 @@ def _show(axes: Axes, cell: Cell) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main, sys.argv))
+    sys.exit(guarded(lambda: main(sys.argv)))

@@ -32,10 +32,11 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from daad_jax import allocator, discriminator  # noqa: E402
 from daad_jax import config as config_lib  # noqa: E402
 from daad_jax.config import Config  # noqa: E402
 from daad_jax.errors import UserError  # noqa: E402
+from daad_jax.models.discriminator import stage_count  # noqa: E402
+from daad_jax.runtime import memory  # noqa: E402
 
 PAGE = ROOT / "docs" / "performance.md"
 VARIANTS = ("jax", "torch", "torch.compile")
@@ -90,16 +91,16 @@ def flops(config: Config) -> dict[str, float]:
         first = first or convolution
         generator += [convolution, 2.0 * side**2 * 16 * joined * inputs]
         generator.append(2 * 2.0 * config.memory.items * side**2 * outputs)
-    critic = _discriminator_flops(config)
-    train = 3 * sum(generator) - first + 7 * sum(critic) - 2 * critic[0]
-    return {"train": train, "score": sum(generator) + 2 * sum(critic)}
+    stages = _discriminator_flops(config)
+    train = 3 * sum(generator) - first + 7 * sum(stages) - 2 * stages[0]
+    return {"train": train, "score": sum(generator) + 2 * sum(stages)}
 
 
 def _discriminator_flops(config: Config) -> list[float]:
-    size, critic = config.data.image_size, config.discriminator
+    size, widths = config.data.image_size, config.discriminator
     stages, inputs = [], config.data.channels
-    for index in range(discriminator.stage_count(size, size)):
-        outputs = min(critic.width << index, critic.max_width)
+    for index in range(stage_count(size, size)):
+        outputs = min(widths.width << index, widths.max_width)
         stages.append(2.0 * (size >> (index + 1)) ** 2 * 16 * inputs * outputs)
         inputs = outputs
     return stages
@@ -118,27 +119,35 @@ class JaxWork:
         """Compiles; `compile_seconds` is the train step's, and of scoring the first call's."""
         import jax
 
-        from daad_jax import scoring, sharding, training
-        from daad_jax.data.dataset import Dataset, ImageSet
-        from daad_jax.program import build_program
+        from daad_jax.models.build import build_networks, image_shape
+        from daad_jax.runtime import sharding
+        from daad_jax.scoring.scorer import Scorer
+        from daad_jax.train.program import build_program
+        from daad_jax.train.step import step_spec
 
         self._jax, self._case = jax, case
         images = random_images(case, 4 * case.batch_size)
-        names = [str(index) for index in range(len(images))]
-        part = ImageSet(images, names, np.ones(len(images)), ["good"] * len(images))
-        config, dataset = make_config(case), Dataset("random", part, part, part)
+        config, mesh = make_config(case), sharding.make_mesh(jax.devices()[:1])
+        networks = build_networks(config)
         started = time.perf_counter()
-        program = build_program(config, sharding.make_mesh(jax.devices()[:1]))
+        batch_shape = (case.batch_size, *images.shape[1:])
+        program = build_program(networks, step_spec(config), batch_shape, mesh)
         self.compile_seconds = {"train": time.perf_counter() - started}
-        self._state = training.init_program(program, config, dataset)
-        self._key = jax.device_put(jax.random.key(1), sharding.replicated(program.mesh))
-        # The step donates its state; what scores gets a copy of its own.
-        kept = jax.tree.map(lambda leaf: leaf.copy(), self._state)
-        self._scorer = scoring.Scorer(config, kept, program.mesh)
-        self._step, self._images = 0, images[: case.batch_size]
-        self._batch: Callable[[int], Any] = lambda step: training.training_batch(
-            program, config, dataset, step
+        self._batch: Callable[[int], Any] = lambda step: sharding.place_batch(
+            batch_shape, images[step % 4 :: 4].__getitem__, mesh
         )
+        self._state = program.init(jax.random.key(0), self._batch(0))
+        self._key = jax.device_put(jax.random.key(1), sharding.replicated(mesh))
+        # The step donates its state; what scores gets a copy of its own.
+        self._scorer = Scorer(
+            networks,
+            jax.tree.map(lambda leaf: leaf.copy(), self._state.eval_variables),
+            image_shape=image_shape(config),
+            map_sigma=config.score.map_sigma,
+            batch_size=case.batch_size,
+            mesh=mesh,
+        )
+        self._step, self._images = 0, images[: case.batch_size]
         self._program = program
         started = time.perf_counter()
         self.score()
@@ -147,8 +156,9 @@ class JaxWork:
     def train(self) -> None:
         """One step on the next batch."""
         batch = self._batch(self._step)
-        self._state, metrics, _ = self._program.step(self._state, batch, self._key)
-        self._jax.block_until_ready((self._state, metrics))
+        result = self._program.step(self._state, batch, self._key)
+        self._state = result.state
+        self._jax.block_until_ready((result.state, result.metrics))
         self._step += 1
 
     def score(self) -> None:
@@ -178,7 +188,7 @@ class TorchWork:
         import torch
 
         from benchmarks.torch_daad import Daad
-        from daad_jax import scores
+        from daad_jax.scoring import scores
 
         self._torch, self._case = torch, case
         torch.set_num_threads(_cores())  # as many as XLA takes, whatever OMP_NUM_THREADS says
@@ -307,17 +317,15 @@ def largest_difference(case: Case) -> float:
     import torch
 
     from benchmarks.torch_daad import Daad, from_jax
-    from daad_jax import step
-    from daad_jax.state import Networks, build_networks, build_optimizer, init_state
+    from daad_jax import init_state
+    from daad_jax.models.build import Networks, build_networks
+    from daad_jax.train import step
 
     config = make_config(case)
-    networks, optimizer = build_networks(config), build_optimizer(config)
+    networks = build_networks(config)
     pixels = jax.numpy.asarray(random_images(case, case.batch_size))
-    state = jax.jit(
-        lambda pixels: init_state(
-            networks, optimizer, jax.random.key(0), step.normalize_images(pixels)
-        )
-    )(pixels)
+    init = jax.jit(lambda pixels: init_state(config, networks, jax.random.key(0), pixels))
+    state = init(pixels)
     daad = Daad(config, "cpu", compiled=False, bfloat16=False)
     daad.load_jax(*jax.device_get(state.variables))
     daad.generator.double()
@@ -325,10 +333,14 @@ def largest_difference(case: Case) -> float:
     images = np.asarray(pixels, np.float64) / 127.5 - 1.0
     theirs = daad.losses_and_gradients(torch.tensor(images).permute(0, 3, 1, 2))
     with jax.enable_x64(True):
-        critic = networks.discriminator
-        assert critic is not None
+        generator, discriminator = networks
+        assert discriminator is not None
         double = Networks(
-            networks.generator.clone(dtype=np.float64), critic.clone(dtype=np.float64)
+            generator.clone(
+                encoder=generator.encoder.clone(dtype=np.float64),
+                decoder=generator.decoder.clone(dtype=np.float64),
+            ),
+            discriminator.clone(dtype=np.float64),
         )
         wide = jax.tree.map(lambda leaf: leaf.astype(np.float64), jax.device_get(state))
         spec = step.step_spec(config)
@@ -356,7 +368,7 @@ def _relative(a: Any, b: Any) -> float:
 
 def serve(variant: str, case: Case) -> None:
     """Answers each line on standard input, a phase's name, with the seconds that it took."""
-    allocator.keep_freed_memory()  # As `train.py` does, here for both.
+    memory.keep_freed_memory()  # As `train.py` does, here for both.
     work = make_work(variant, case)
     calls = {"train": work.train, "score": work.score}
     print(json.dumps(work.compile_seconds), flush=True)

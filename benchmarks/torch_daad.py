@@ -4,23 +4,25 @@ As strong as plain PyTorch gets: channels_last, fused Adam, one forward for both
 of only what an update needs. Names follow the JAX package, whose weights `load_jax` converts.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import torch
+from flax.traverse_util import flatten_dict
 from torch import Tensor, nn
 from torch.nn import functional
 
-from daad_jax import discriminator
-from daad_jax.config import Config, memory_specs
+from daad_jax.config import Config
+from daad_jax.models import discriminator
+from daad_jax.models.build import build_networks
 
 Rates = tuple[int, int, int]
 _TIE_TOLERANCE = 1e-5
 
 
 class BlockMemory(nn.Module):
-    """`daad_jax.memory.BlockMemory` with the threshold rule."""
+    """`daad_jax.models.memory.BlockMemory` with the threshold rule."""
 
     def __init__(self, items: int, size: int, rates: Rates, temperature: float) -> None:
         """Makes a bank of `items` items of `size` values."""
@@ -58,7 +60,7 @@ def _norm(channels: int) -> nn.BatchNorm2d:
 
 
 class Generator(nn.Module):
-    """`daad_jax.generator.Generator` with memories in all connections and concatenated skips."""
+    """`daad_jax.models.autoencoder.Autoencoder`: all connections have memories and are joined."""
 
     def __init__(self, config: Config) -> None:
         """Builds the generator of a config."""
@@ -70,11 +72,13 @@ class Generator(nn.Module):
         )
         self.encoder_norms = nn.ModuleList(_norm(width) for width in widths[1:])
         self.memories = nn.ModuleList()
-        for index, (spec, width) in enumerate(zip(memory_specs(config), widths, strict=True)):
-            assert spec is not None
+        memories = build_networks(config).generator.memories
+        for index, (memory, width) in enumerate(zip(memories, widths, strict=True)):
+            assert memory is not None
             rows = size >> (index + 1)
-            values = rows * rows * width // int(np.prod(spec.rates))
-            self.memories.append(BlockMemory(spec.items, values, spec.rates, spec.temperature))
+            values = rows * rows * width // int(np.prod(memory.rates))
+            own = BlockMemory(memory.items, values, memory.rates, memory.temperature)
+            self.memories.append(own)
         joined = [2 * width for width in widths[:-1]] + [widths[-1]]
         self.decoder = nn.ModuleList(
             _up(joined[k], inputs[k], bias=k == 0) for k in range(len(widths))
@@ -98,14 +102,14 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """`daad_jax.discriminator.Discriminator`; f_D is the last stage's activation."""
+    """`daad_jax.models.discriminator.Discriminator`; f_D is the last stage's activation."""
 
     def __init__(self, config: Config) -> None:
         """Builds the discriminator of a config."""
         super().__init__()
-        size, critic = config.data.image_size, config.discriminator
+        size, fields = config.data.image_size, config.discriminator
         stages = discriminator.stage_count(size, size)
-        widths = [min(critic.width << k, critic.max_width) for k in range(stages)]
+        widths = [min(fields.width << k, fields.max_width) for k in range(stages)]
         inputs = [config.data.channels, *widths[:-1]]
         self.convs = nn.ModuleList(
             _down(i, o, bias=k == 0) for k, (i, o) in enumerate(zip(inputs, widths, strict=True))
@@ -222,7 +226,7 @@ class Daad:
         return result[0].detach(), result[1].detach()
 
     def score(self, images: np.ndarray | Tensor, blur: Tensor) -> dict[str, Tensor]:
-        """`daad_jax.scoring.score_images` of uint8 ``(B, H, W, C)``; running statistics."""
+        """`daad_jax.scoring.scorer.score_images` of uint8 ``(B, H, W, C)``; running statistics."""
         x = self.prepare(images, flip=False)
         autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16)
         with torch.inference_mode(), autocast:
@@ -246,7 +250,7 @@ class Daad:
         self.discriminator.train(training)
 
     def load_jax(self, generator: Any, discriminator: Any) -> None:
-        """Takes over the variables of `daad_jax.state.NetworkState` (arrays as NumPy)."""
+        """Takes over the variables of `daad_jax.train.state.NetworkState` (arrays as NumPy)."""
         for network, variables in (
             (self.generator, generator),
             (self.discriminator, discriminator),
@@ -261,28 +265,32 @@ class Daad:
 def from_jax(params: Any, batch_stats: Any) -> dict[str, Tensor]:
     """Renames and transposes a network's parameters (or gradients) and statistics."""
     result: dict[str, np.ndarray] = {}
-    for module, arrays in params.items():
-        name, _, index = module.rpartition("_")
-        for array_name, values in arrays.items():
-            values = np.asarray(values)
-            match name or module:
-                case "encoder" | "conv":
-                    prefix, kernel = ("encoder" if name == "encoder" else "convs"), (3, 2, 0, 1)
-                    key = f"{prefix}.{int(index) - 1}.{_weight(array_name)}"
-                    result[key] = values.transpose(kernel) if values.ndim == 4 else values
-                case "decoder":
-                    key = f"decoder.{int(index) - 1}.{_weight(array_name)}"
-                    result[key] = values.transpose(2, 3, 0, 1) if values.ndim == 4 else values
-                case "memory":
-                    result[f"memories.{int(index) - 1}.memory_items"] = values
-                case "logit":
-                    result[f"logit.{_weight(array_name)}"] = values.T
-                case _:
-                    result[f"{_norm_name(module)}.{_weight(array_name)}"] = values
-    for module, arrays in batch_stats.items():
-        result[f"{_norm_name(module)}.running_mean"] = np.asarray(arrays["mean"])
-        result[f"{_norm_name(module)}.running_var"] = np.asarray(arrays["var"])
+    for module, name, values in _leaves(params):
+        values = np.asarray(values)
+        part, _, index = module.rpartition("_")
+        match part or module:
+            case "encoder_conv" | "conv":
+                prefix = "encoder" if part == "encoder_conv" else "convs"
+                key = f"{prefix}.{int(index) - 1}.{_weight(name)}"
+                result[key] = values.transpose(3, 2, 0, 1) if values.ndim == 4 else values
+            case "decoder_conv":
+                key = f"decoder.{int(index) - 1}.{_weight(name)}"
+                result[key] = values.transpose(2, 3, 0, 1) if values.ndim == 4 else values
+            case "memories":
+                result[f"memories.{index}.memory_items"] = values
+            case "logit":
+                result[f"logit.{_weight(name)}"] = values.T
+            case _:
+                result[f"{_norm_name(module)}.{_weight(name)}"] = values
+    for module, name, values in _leaves(batch_stats):
+        result[f"{_norm_name(module)}.running_{name}"] = np.asarray(values)
     return {name: torch.from_numpy(np.array(values)) for name, values in result.items()}
+
+
+def _leaves(tree: Any) -> Iterator[tuple[str, str, Any]]:
+    """The arrays of a tree: the names of the modules around each, joined by "_", and its own."""
+    for path, leaf in flatten_dict(tree).items():
+        yield "_".join(path[:-1]), path[-1], leaf
 
 
 def _weight(name: str) -> str:

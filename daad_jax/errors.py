@@ -1,4 +1,4 @@
-"""The errors that a user can mend, warnings, and how a name is suggested."""
+"""Errors that a user can correct, warnings, and helpers for their texts."""
 
 import difflib
 import sys
@@ -8,20 +8,22 @@ _SHOWN = 200
 
 
 class UserError(Exception):
-    """Something that the user can mend: one line that names the culprit and what to do.
+    """An error that the user can correct; its text is one line.
+
+    The text names the field or file, says what is wrong and what to do.
 
     Attributes:
-        exit_code: what the process exits with when the error reaches the command line.
+        exit_code: the exit code of a command that ends with this error.
     """
 
     exit_code = 2
 
     def __str__(self) -> str:
-        return printable(super().__str__())  # a file's name may hold line breaks
+        return printable(super().__str__())  # a file name may contain line breaks
 
 
 class ConfigError(UserError):
-    """A config field has a value that cannot work; the message begins with the field's name."""
+    """A config field or a flag cannot work; the message begins with its name."""
 
 
 class DataError(UserError):
@@ -29,15 +31,15 @@ class DataError(UserError):
 
 
 class BadFileError(DataError):
-    """One image or mask of many cannot be used; `data.on_bad_file` says what comes of it.
+    """One image or mask file cannot be used; `data.on_bad_file` is the policy for it.
 
     Attributes:
-        place: what the message calls the file, its path for example.
-        reason: what is wrong with it and what to do.
+        place: the name of the file in the message, such as its path.
+        reason: what is wrong with the file and what to do.
     """
 
     def __init__(self, place: str, reason: str) -> None:
-        """Takes the two parts of the message."""
+        """Joins the two parts to the message."""
         super().__init__(f"{place}: {reason}")
         self.place, self.reason = place, reason
 
@@ -53,24 +55,24 @@ class SaveError(UserError):
 
 
 class NonFiniteError(UserError):
-    """Training met a loss or gradient that is not finite."""
+    """A loss or gradient is not finite."""
 
     exit_code = 3
 
 
 class GridError(UserError):
-    """Some runs of a grid failed; the others are done."""
+    """Some runs of a grid failed; the other runs are complete."""
 
     exit_code = 1
 
 
 def warn(message: str) -> None:
-    """Prints one line on stderr, for what a user should know though the work goes on."""
+    """Prints one line on stderr."""
     print(f"warning: {' '.join(message.split())}", file=sys.stderr, flush=True)
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
-    """Returns ``did you mean 'x'?`` for the closest known name, else the known names."""
+    """Returns ``did you mean 'x'?`` for the closest known name, or the list of known names."""
     names = sorted(known)
     close = difflib.get_close_matches(name, names, n=1)
     if close:
@@ -79,10 +81,10 @@ def suggestion(name: str, known: Iterable[str]) -> str:
 
 
 def printable(text: str) -> str:
-    r"""Text for people: what is no printable character is written as its ``\x`` or ``\u`` escape.
+    r"""Replaces characters that are not printable by their ``\x`` or ``\u`` escapes.
 
-    That holds for line breaks, for characters that turn the direction of writing, and for the
-    bytes of a file name that are not UTF-8.
+    These include line breaks, marks that change the direction of text, and the bytes of a file
+    name that are not UTF-8.
     """
     return "".join(
         character if character.isprintable() else character.encode("unicode_escape").decode()
@@ -91,9 +93,9 @@ def printable(text: str) -> str:
 
 
 def shown(value: object) -> str:
-    """Returns a value as an error message shows it, whatever it is: at most 200 characters."""
+    """Returns the `repr` of any value, cut to 200 characters for an error message."""
     try:
         text = repr(value)
-    except ValueError:  # Python refuses to write whole numbers of thousands of digits.
+    except ValueError:  # Python does not print integers of thousands of digits
         return "a value too long to be shown"
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"

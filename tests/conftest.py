@@ -22,9 +22,9 @@ import numpy as np
 import pytest
 
 from daad_jax import config as config_lib
-from daad_jax import sharding
 from daad_jax.config import Config
 from daad_jax.data.dataset import GOOD, Dataset, ImageSet
+from daad_jax.runtime import sharding
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
@@ -33,8 +33,8 @@ COMPILED = "JAX_COMPILATION_CACHE_DIR"
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """What one test, worker or child process has compiled, no other compiles again."""
-    if COMPILED in os.environ:  # A worker of pytest-xdist inherits it.
+    """Shares compiled programs between tests, workers and child processes."""
+    if COMPILED in os.environ:  # Workers of pytest-xdist inherit it.
         return
     folder = tempfile.mkdtemp(prefix="daad_jax-tests-")
     config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
@@ -48,7 +48,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def tiny_config(setting: str = "daad_plus", **overrides: object) -> Config:
-    """A config that trains in a blink: 16 px, two stages, eight items."""
+    """A config that trains within a second: 16 px, two stages, eight items."""
     config = config_lib.from_setting(setting)
     values = {
         "data.source": "textures",
@@ -76,7 +76,7 @@ def tiny_config(setting: str = "daad_plus", **overrides: object) -> Config:
 
 
 def tiny_dataset(config: Config, seed: int = 0) -> Dataset:
-    """Smooth random images; the defective ones carry a bright square. No file is read."""
+    """Smooth random images; the defective ones have a bright square. Reads no file."""
     rng = np.random.default_rng(seed)
     size, channels = config.data.image_size, config.data.channels
 
@@ -91,7 +91,7 @@ def tiny_dataset(config: Config, seed: int = 0) -> Dataset:
 
     def image_set(pixels: np.ndarray, kinds: list[str], masks: np.ndarray | None) -> ImageSet:
         names = [f"{kind}/{index}" for index, kind in enumerate(kinds)]
-        return ImageSet(pixels, names, np.full(len(pixels), 100), kinds, masks)
+        return ImageSet(pixels, names, kinds, masks)
 
     return Dataset(
         "tiny",

@@ -1,9 +1,10 @@
-"""What every addressing rule must hold to, and what it declares: for the tests, and for one's own.
+"""Checks that every addressing rule must pass, for the tests and for rules of your own.
 
-``contract.check(rule)`` raises an `AssertionError` that says what does not hold. The sizes are
-small, so that it takes seconds.
+``contract.check(rule)`` raises an AssertionError that says which check fails. The arrays are small,
+so it takes seconds.
 """
 
+import copy
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -12,43 +13,37 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from daad_jax.addressing.interface import (
-    DIAGNOSTICS,
-    Answer,
-    BatchReads,
-    Request,
-    Rule,
-    Weigh,
-    as_rule,
-)
+from daad_jax.addressing.read import MemoryRead
+from daad_jax.addressing.read import read as read_items
+from daad_jax.addressing.rule import DIAGNOSTICS, Arrays, BatchReads, Rule
 from daad_jax.addressing.similarity import SIMILARITIES
 
 _KEY = jax.random.key(5)
-_ITEMS, _SIZE = 16, 6  # a square and an even number, as product keys need
+_ITEMS, _SIZE = 16, 6  # product keys need a square and an even number
 _COLD = 1e-4
 
 
-def check(rule: Rule | Weigh) -> None:
+def check(rule: Rule) -> None:
     """Runs every check of `CHECKS` with every similarity.
 
     Args:
-        rule: a `Rule`, or a function of the similarities.
+        rule: the rule; wrap a function of the similarities in `daad_jax.addressing.Weighing`.
 
     Raises:
-        AssertionError: if one does not hold.
+        AssertionError: if a check fails; the message names the check and the similarity.
     """
     for name, function in CHECKS.items():
         for similarity in SIMILARITIES:
             try:
-                function(as_rule(rule), similarity)
+                function(rule, similarity)
             except AssertionError as error:
                 raise AssertionError(f"{name} ({similarity}): {error}") from error
             except Exception as error:
-                raise AssertionError(f"{name} ({similarity}): it fails: {error!r}") from error
+                raise AssertionError(f"{name} ({similarity}): fails with {error!r}") from error
 
 
 def bank(count: int = _ITEMS, dtype: Any = jnp.float32) -> tuple[jax.Array, jax.Array]:
-    """Queries ``(6, 6)``, the last one zero, and items ``(count, 6)``: random, always the same."""
+    """Returns fixed random queries ``(6, 6)``, the last one zero, and items ``(count, 6)``."""
     queries = jax.random.normal(_KEY, (6, _SIZE), dtype).at[-1].set(0.0)
     return queries, jax.random.normal(jax.random.fold_in(_KEY, 1), (count, _SIZE), dtype)
 
@@ -61,38 +56,39 @@ def read(
     similarity: str = "cosine",
     temperature: float | jax.Array = 1.0,
     key: jax.Array | None = None,
-    params: dict[str, jax.Array] | None = None,
-) -> Answer:
-    """One read of a rule at its start: its own initial parameters and state.
+    params: Arrays | None = None,
+) -> MemoryRead:
+    """Reads a bank once with the rule's initial parameters and state.
 
     Args:
         rule: the rule.
         query: ``(D,)``.
         items: ``(N, D)``.
         similarity: one of `daad_jax.addressing.SIMILARITIES`.
-        temperature: what the similarities are divided by.
-        key: of its noise, or None.
-        params: instead of the initial ones.
+        temperature: divides the similarities; above 0.
+        key: random key of the rule's noise, or None for no noise.
+        params: learned arrays to use instead of the initial ones.
+
+    Returns:
+        The read with its weights.
     """
-    compare = SIMILARITIES[similarity]
-    if params is None:
-        params = initial_params(rule, items)
-    state = {} if rule.init_state is None else rule.init_state(items)
-    return rule.read(
-        Request(
-            query,
-            state.get("memory_items", items),
-            lambda one, many: compare(one, many) / temperature,
-            params,
-            state,
-            key,
-        )
+    state = rule.init_state(items)
+    return read_items(
+        query,
+        state.get("memory_items", items),
+        rule,
+        similarity=SIMILARITIES[similarity],
+        temperature=temperature,
+        params=rule.init_params(_KEY, items) if params is None else params,
+        state=state,
+        key=key,
+        return_weights=True,
     )
 
 
 @functools.lru_cache(maxsize=8)
-def _compiled(rule: Rule, similarity: str) -> Callable[..., Answer]:
-    def one(query: jax.Array, items: jax.Array, temperature: jax.Array, key: Any) -> Answer:
+def _compiled(rule: Rule, similarity: str) -> Callable[..., MemoryRead]:
+    def one(query: jax.Array, items: jax.Array, temperature: jax.Array, key: Any) -> MemoryRead:
         return read(rule, query, items, similarity=similarity, temperature=temperature, key=key)
 
     return jax.jit(jax.vmap(one, in_axes=(0, None, None, 0)))
@@ -105,23 +101,32 @@ def _reads(
     similarity: str,
     temperature: float = 1.0,
     keys: jax.Array | None = None,
-) -> Answer:
-    """All reads of queries ``(M, D)``, compiled once for each shape."""
-    cooled = jnp.asarray(temperature, queries.dtype)
-    return _compiled(rule, similarity)(queries, items, cooled, keys)
+) -> tuple[jax.Array, jax.Array]:
+    """Blocks ``(M, D)`` and weights ``(M, N)`` of queries ``(M, D)``, read under jit and vmap."""
+    cold = jnp.asarray(temperature, queries.dtype)
+    result = _compiled(rule, similarity)(queries, items, cold, keys)
+    assert result.weights is not None
+    return result.block, result.weights
 
 
-def initial_params(rule: Rule, items: jax.Array) -> dict[str, jax.Array]:
-    """What a rule learns beside the items, at its start."""
-    return {} if rule.init_params is None else rule.init_params(_KEY, items)
+def is_a_value(rule: Rule, similarity: str) -> None:
+    """A copy of the rule is equal to it and has the same hash."""
+    twin = copy.copy(rule)
+    assert twin == rule, "a copy is not equal"
+    assert hash(twin) == hash(rule), "a copy has another hash"
+
+
+def shapes_are_right(rule: Rule, similarity: str) -> None:
+    """Reads, losses and updates have the shapes that `Rule` describes."""
+    Rule.check(rule, _ITEMS, _SIZE, frozen=False)
 
 
 def sums_as_declared(rule: Rule, similarity: str) -> None:
-    """Weights are not negative and sum to what the rule declares; so too for a bank of one item."""
+    """Weights are not negative and have the declared sum, also for a bank of one item."""
     for count in (_ITEMS, 1):
         queries, items = bank(count)
         for temperature in (1.0, 0.1):
-            weights = _reads(rule, queries, items, similarity, temperature).weights
+            _, weights = _reads(rule, queries, items, similarity, temperature)
             assert weights.shape == (len(queries), count), f"weights are {weights.shape[1:]}"
             for row in weights:
                 _check_total(rule, row, 1e-5)
@@ -141,22 +146,23 @@ def _check_total(rule: Rule, weights: jax.Array, tolerance: float) -> None:
 
 
 def gradients_are_finite(rule: Rule, similarity: str) -> None:
-    """By query, items and parameters: also for zeros, equal items and a query that is an item."""
+    """Gradients by query, items and parameters are finite, also for zeros and equal items."""
 
     def total(query: jax.Array, items: jax.Array, params: Any, key: Any) -> jax.Array:
-        answer = read(rule, query, items, similarity=similarity, key=key, params=params)
-        return jnp.sum(jnp.square(answer.block)) + jnp.sum(jnp.square(answer.weights))
+        block, _, weights = read(rule, query, items, similarity=similarity, key=key, params=params)
+        assert weights is not None
+        return jnp.sum(jnp.square(block)) + jnp.sum(jnp.square(weights))
 
     gradient = jax.jit(jax.grad(total, argnums=(0, 1, 2)))
     for count in (_ITEMS, 1):
         queries, items = bank(count)
-        params = initial_params(rule, items)
+        params = rule.init_params(_KEY, items)
         cases = {
             "random": (queries[0], items),
             "a zero query": (jnp.zeros(_SIZE), items),
             "zero items": (queries[0], jnp.zeros_like(items)),
             "equal items": (queries[0], jnp.ones_like(items)),
-            "a query that is an item": (items[0], items),
+            "a query equal to an item": (items[0], items),
             "large values": (1e3 * queries[0], items),
         }
         key = _KEY if rule.needs_key else None
@@ -166,36 +172,35 @@ def gradients_are_finite(rule: Rule, similarity: str) -> None:
 
 
 def weights_permute(rule: Rule, similarity: str) -> None:
-    """Permuted items give permuted weights and the same block, where the rule declares it."""
+    """Permuted items give permuted weights and the same block, if declared."""
     if not rule.properties.equivariant:
         return
     queries, items = bank()
-    queries = queries[:-1]  # without the zero, to which all items are alike
+    queries = queries[:-1]  # All items are equally similar to the zero query.
     order = jax.random.permutation(_KEY, _ITEMS)
-    plain = _reads(rule, queries, items, similarity)
-    moved = _reads(rule, queries, items[order], similarity)
-    _close(moved.weights, plain.weights[:, order], 1e-5, "permuted weights")
-    _close(moved.block, plain.block, 1e-4, "blocks of permuted items")
+    block, weights = _reads(rule, queries, items, similarity)
+    moved_block, moved_weights = _reads(rule, queries, items[order], similarity)
+    _close(moved_weights, weights[:, order], 1e-5, "permuted weights")
+    _close(moved_block, block, 1e-4, "blocks of permuted items")
 
 
 def nearest_when_cold(rule: Rule, similarity: str) -> None:
-    """At a temperature near 0 the most similar item is read, where the rule declares it."""
+    """At a temperature near 0 a read returns the most similar item, if declared."""
     if not rule.properties.nearest_when_cold:
         return
     queries, items = bank()
     queries = queries[:-1]
-    if rule.init_state is not None:
-        items = rule.init_state(items).get("memory_items", items)
+    items = rule.init_state(items).get("memory_items", items)
     best = [int(jnp.argmax(SIMILARITIES[similarity](query, items))) for query in queries]
-    weights = _reads(rule, queries, items, similarity, _COLD).weights
+    _, weights = _reads(rule, queries, items, similarity, _COLD)
     _close(weights, np.eye(_ITEMS)[best], 1e-4, "weights at a low temperature")
 
 
 def jit_and_vmap_agree(rule: Rule, similarity: str) -> None:
-    """Compiled and spread over queries, a rule reads what it reads alone."""
+    """Reads under jit and vmap equal single reads without them."""
     queries, items = bank()
     keys = jax.random.split(_KEY, len(queries)) if rule.needs_key else None
-    together = _reads(rule, queries, items, similarity, 0.25, keys)
+    blocks, weights = _reads(rule, queries, items, similarity, 0.25, keys)
     alone = read(
         rule,
         queries[2],
@@ -204,33 +209,33 @@ def jit_and_vmap_agree(rule: Rule, similarity: str) -> None:
         temperature=0.25,
         key=None if keys is None else keys[2],
     )
-    _close(together.weights[2], alone.weights, 1e-5, "weights under jit and vmap")
-    _close(together.block[2], alone.block, 1e-4, "blocks under jit and vmap")
+    _close(weights[2], alone.weights, 1e-5, "weights under jit and vmap")
+    _close(blocks[2], alone.block, 1e-4, "blocks under jit and vmap")
 
 
 def bfloat16_works(rule: Rule, similarity: str) -> None:
-    """With bfloat16 queries and items, sums hold to its precision and a uniform row is sound."""
+    """With bfloat16 queries and items the sums hold to that precision and blocks are finite."""
     queries, items = bank(dtype=jnp.bfloat16)
-    answer = _reads(rule, queries, items, similarity)
-    for row in answer.weights:
+    blocks, weights = _reads(rule, queries, items, similarity)
+    for row in weights:
         _check_total(rule, row, 3e-2)
-    assert np.isfinite(np.asarray(answer.block, np.float32)).all(), "a block is not finite"
+    assert np.isfinite(np.asarray(blocks, np.float32)).all(), "a block is not finite"
 
 
 def noise_is_for_training(rule: Rule, similarity: str) -> None:
-    """With a key a rule with noise reads by the key; without one always the same."""
+    """Reads depend on the key if ``needs_key`` is set, and are the same without a key."""
     queries, items = bank()
     keys = jax.random.split(_KEY, (2, len(queries)))
     first, second, third, fourth = (
-        _reads(rule, queries, items, similarity, keys=one).weights
+        _reads(rule, queries, items, similarity, keys=one)[1]
         for one in (keys[0], keys[1], None, None)
     )
     assert (third == fourth).all(), "two reads without a key differ"
-    assert bool((first != second).any()) == rule.needs_key, "needs_key is not what the noise does"
+    assert bool((first != second).any()) == rule.needs_key, "needs_key does not match the noise"
 
 
 def gradient_reaches_the_query(rule: Rule, similarity: str) -> None:
-    """As if the block were the query, and not to the items, where straight-through is declared."""
+    """The gradient of a block goes to the query unchanged and not to the items, if declared."""
     if not rule.properties.straight_through:
         return
     queries, items = bank()
@@ -239,42 +244,35 @@ def gradient_reaches_the_query(rule: Rule, similarity: str) -> None:
         return read(rule, query, items, similarity=similarity).block
 
     by_query, by_items = jax.jacobian(block, argnums=(0, 1))(queries[0], items)
-    _close(by_query, np.eye(_SIZE), 1e-6, "the block's gradient by the query")
-    _close(by_items, np.zeros(by_items.shape), 0.0, "its gradient by the items and zero")
+    _close(by_query, np.eye(_SIZE), 1e-6, "the block's gradient by the query and the identity")
+    _close(by_items, np.zeros(by_items.shape), 0.0, "the block's gradient by the items and zero")
 
 
 def losses_and_state_are_sound(rule: Rule, similarity: str) -> None:
-    """Losses are finite with finite gradients; the next state has the shapes of the one before."""
+    """Losses, their gradients and an updated state are finite; the state is float32."""
     for count in (_ITEMS, 1):
         queries, items = bank(count)
         units = jnp.eye(count, _SIZE)
         for some, bank_of_them in ((queries, items), (units, units), (0 * queries, 0 * items)):
             _check_losses(rule, some, bank_of_them, similarity)
-        if rule.init_state is None or rule.update is None:
-            continue
         state = rule.init_state(items)
-        weights = _reads(rule, queries, items, similarity).weights
+        _, weights = _reads(rule, queries, items, similarity)
         new = jax.jit(rule.update)(state, BatchReads(queries, items, weights))
-        assert jax.tree.map(jnp.shape, new) == jax.tree.map(jnp.shape, dict(state)), "shapes"
         for name, value in new.items():
             assert value.dtype == jnp.float32, f"{name}: state is float32, not {value.dtype}"
             assert np.isfinite(value).all(), f"{name} is not finite"
 
 
 def _check_losses(rule: Rule, queries: jax.Array, items: jax.Array, similarity: str) -> None:
-    if rule.losses is None:
-        return
-
     def losses(queries: jax.Array, items: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
-        assert rule.losses is not None
-        weights = _reads(rule, queries, items, similarity).weights
+        _, weights = _reads(rule, queries, items, similarity)
         values = rule.losses(BatchReads(queries, items, weights))
         return sum(values.values(), jnp.zeros(())), values
 
     compiled = jax.jit(jax.grad(losses, argnums=(0, 1), has_aux=True))
     gradients, values = compiled(queries, items)
     for name, value in values.items():
-        assert name not in DIAGNOSTICS, f"{name} is also what a diagnostic is called"
+        assert name not in DIAGNOSTICS, f"{name} is a reserved name"
         assert np.isfinite(value), f"{name} is not finite"
     assert all(np.isfinite(one).all() for one in gradients), "a loss's gradient is not finite"
 
@@ -287,6 +285,8 @@ def _close(got: Any, wanted: Any, tolerance: float, what: str) -> None:
 CHECKS: dict[str, Callable[[Rule, str], None]] = {
     function.__name__: function
     for function in (
+        is_a_value,
+        shapes_are_right,
         sums_as_declared,
         gradients_are_finite,
         weights_permute,

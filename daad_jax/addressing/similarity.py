@@ -1,42 +1,89 @@
-"""Similarities of one query with items: ``(D,), (N, D) -> (N,)``; `memory.similarity` names one.
+"""Similarities of one query with N items, and the matrix product that all reads use.
 
-Written as one 1 x D product each, so that vmap over queries makes a matrix product of it, and what
-depends on the items alone is computed once for all queries.
+Each similarity is one ``(D,) x (D, N)`` product, so `jax.vmap` over queries gives a single matrix
+product. Products ask for `jax.lax.Precision.HIGHEST`: on accelerators the default rounds float32
+inputs to bfloat16 or TF32, which changes which item is the most similar one.
 """
+
+import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
-from daad_jax.addressing.interface import Compare
+from daad_jax.errors import ConfigError, shown, suggestion
+
+Compare = Callable[[jax.Array, jax.Array], jax.Array]
+"""Similarity function: a query ``(D,)`` and items ``(N, D)`` to similarities ``(N,)``."""
 
 _EPSILON = 1e-8
 
+matmul = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
+"""`jnp.matmul` with full float32 precision on every device, also in its gradient."""
+
 
 def cosine(query: jax.Array, items: jax.Array) -> jax.Array:
-    """Cosine similarity, in [-1, 1]; 0 with a finite gradient for a zero query or item."""
-    # Dividing by the lengths last spares a scaled copy of all queries, which vmap makes of one.
-    return (query @ items.T) * _over_length(items) * _over_length(query)
+    """Cosine similarity.
+
+    Args:
+        query: ``(D,)``.
+        items: ``(N, D)``.
+
+    Returns:
+        ``(N,)`` in [-1, 1]; 0 with a finite gradient where the query or the item is zero.
+    """
+    # Scaling the products instead of the vectors avoids a scaled copy of all queries.
+    return matmul(query, items.T) * _inverse_length(items) * _inverse_length(query)
 
 
 def scaled_dot(query: jax.Array, items: jax.Array) -> jax.Array:
-    """Dot product over the square root of D (Vaswani et al., NeurIPS 2017, Section 3.2.1)."""
-    return query @ items.T / jnp.sqrt(jnp.asarray(query.shape[-1], query.dtype))
+    """Dot product over the square root of D (Vaswani et al., NeurIPS 2017, Section 3.2.1).
+
+    Args:
+        query: ``(D,)``.
+        items: ``(N, D)``.
+
+    Returns:
+        ``(N,)``, any range.
+    """
+    return matmul(query, items.T) / jnp.sqrt(jnp.asarray(query.shape[-1], query.dtype))
 
 
 def distance(query: jax.Array, items: jax.Array) -> jax.Array:
-    """Negative squared Euclidean distance, at most 0 up to rounding."""
+    """Negative squared Euclidean distance.
+
+    Args:
+        query: ``(D,)``.
+        items: ``(N, D)``.
+
+    Returns:
+        ``(N,)``, at most 0 up to rounding.
+    """
     lengths = jnp.sum(jnp.square(items), axis=-1)
-    return 2.0 * (query @ items.T) - lengths - jnp.sum(jnp.square(query))
+    return 2.0 * matmul(query, items.T) - lengths - jnp.sum(jnp.square(query))
 
 
 SIMILARITIES: dict[str, Compare] = {"cosine": cosine, "dot": scaled_dot, "distance": distance}
 
 
+def get_similarity(name: str) -> Compare:
+    """Returns the similarity of that name in `SIMILARITIES`.
+
+    Raises:
+        ConfigError: if there is none; the message names ``memory.similarity``.
+    """
+    if name not in SIMILARITIES:
+        raise ConfigError(
+            f"memory.similarity: no similarity {shown(name)}; {suggestion(name, SIMILARITIES)}"
+        )
+    return SIMILARITIES[name]
+
+
 def normalized(vectors: jax.Array) -> jax.Array:
-    """Vectors ``(..., D)`` scaled to length 1; a zero vector stays, with a finite gradient."""
-    return vectors * _over_length(vectors)[..., None]
+    """Scales vectors ``(..., D)`` to length 1; a zero vector stays zero, with a finite gradient."""
+    return vectors * _inverse_length(vectors)[..., None]
 
 
-def _over_length(vectors: jax.Array) -> jax.Array:
+def _inverse_length(vectors: jax.Array) -> jax.Array:
     squared = jnp.sum(jnp.square(vectors), axis=-1)
     return jax.lax.rsqrt(jnp.maximum(squared, _EPSILON**2))

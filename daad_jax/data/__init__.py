@@ -1,75 +1,91 @@
-"""Images as uint8 arrays, and batches as a pure function of seed and step."""
+"""Image data sets: where they come from, how they are decoded, which images are held out."""
 
 from pathlib import Path
 
-import numpy as np
+from daad_jax.config import DataConfig
+from daad_jax.data.dataset import ALL, Dataset, ImageSet, display_name
+from daad_jax.data.sources import SOURCES, Source
+from daad_jax.errors import ConfigError, DataError, printable, shown, suggestion, warn
+from daad_jax.runtime import signals
 
-from daad_jax import interruption
-from daad_jax.config import Config
-from daad_jax.data import digits, folder, one_class, prepared, textures
-from daad_jax.data.dataset import Dataset, ImageSet, display_name
-from daad_jax.errors import ConfigError, DataError, printable, suggestion, warn
+__all__ = [
+    "ALL",
+    "SOURCES",
+    "Dataset",
+    "ImageSet",
+    "check_source",
+    "display_name",
+    "list_categories",
+    "load_dataset",
+]
 
-__all__ = ["ALL", "Dataset", "ImageSet", "display_name", "list_categories", "load_dataset"]
 
-ALL = "all"
-
-
-def list_categories(config: Config) -> list[str]:
-    """Returns the categories that a config asks for: one, or every one of its source for "all".
+def check_source(config: DataConfig) -> Source:
+    """Returns the module of the source `data.source`.
 
     Raises:
-        ConfigError: if the source has no such category.
+        ConfigError: if there is no such source.
+    """
+    if config.source not in SOURCES:
+        raise ConfigError(
+            f"data.source: no {shown(config.source)}; {suggestion(config.source, SOURCES)}"
+        )
+    return SOURCES[config.source]
+
+
+def list_categories(config: DataConfig) -> list[str]:
+    """Returns the categories that a config asks for: one, or for "all" every one of its source.
+
+    Raises:
+        ConfigError: if there is no such source or category.
         DataError: if the folder is missing or holds no category, or a set cannot be prepared.
     """
-    source, wanted = config.data.source, config.data.category
-    if source == "mvtec":
-        if wanted != ALL:
-            return [wanted]
-        names = folder.list_categories(Path(config.data.root))
-        for name in names:
-            folder.check_layout(config.data, name)
-        return names
-    if source == "textures":
-        if wanted != ALL and wanted not in textures.CATEGORIES:
-            raise ConfigError(
-                f"data.category: no texture {wanted!r}; {suggestion(wanted, textures.CATEGORIES)}"
-            )
-        return list(textures.CATEGORIES) if wanted == ALL else [wanted]
-    classes = list(digits.CLASSES) if source == "digits" else prepared.list_classes(config.data)
-    return classes if wanted == ALL else [classes[one_class.resolve_class(wanted, classes)]]
+    with signals.interruptible():
+        return check_source(config).list_categories(config)
 
 
-def load_dataset(config: Config, category: str, cache: Path | None = None) -> Dataset:
+def load_dataset(config: DataConfig, category: str, cache: Path | None = None) -> Dataset:
     """Loads one category as uint8 arrays.
 
     Args:
-        config: the validated config.
+        config: the data section of a validated config.
         category: one of `list_categories`.
-        cache: folder for the arrays that are too large for memory, unless `data.cache_dir` names
-            one; None keeps all in memory.
+        cache: folder for arrays above `data.memory_limit_mb`, if `data.cache_dir` is empty; None
+            keeps them in memory.
 
     Returns:
         The data set.
 
     Raises:
-        ConfigError: if the config asks for what the source does not have.
-        DataError: if files are missing or damaged, or there are too few images.
+        ConfigError: if the source cannot provide what the config asks for.
+        DataError: if files are missing or damaged, or too few images can be used.
     """
-    with interruption.anywhere():
-        dataset = _load(config, category, cache)
-    if not 0 < np.sum(dataset.test.labels) < len(dataset.test):
-        raise DataError(
-            f"data.category: no good or no defective test image of {dataset.category!r} can be "
-            "used; mend the files"
-        )
-    if len(dataset.train) < config.train.batch_size:
-        raise DataError(
-            f"train.batch_size: {config.train.batch_size} is more than the {len(dataset.train)} "
-            f"training images of {dataset.category!r}; lower it or add images"
-        )
-    _warn_of_duplicates(dataset)
+    source = check_source(config)
+    if config.cache_dir:
+        cache = Path(config.cache_dir).expanduser()
+    with signals.interruptible():
+        dataset = source.load(config, category, cache)
+        _check_counts(config, dataset)
+        _warn_of_duplicates(dataset)
     return dataset
+
+
+def _check_counts(config: DataConfig, dataset: Dataset) -> None:
+    if not len(dataset.train):
+        raise DataError(
+            f"data.category: no training image of {dataset.category!r} can be used; add images or "
+            "repair the files"
+        )
+    if config.calibration_fraction > 0 and len(dataset.calibration) < 2:
+        raise DataError(
+            f"data.calibration_fraction: {len(dataset.calibration)} calibration image(s) of "
+            f"{dataset.category!r} can be used and two are needed; add images or repair the files"
+        )
+    if not 0 < dataset.test.labels.sum() < len(dataset.test):
+        raise DataError(
+            f"data.category: {dataset.category!r} has no normal or no defective test image that "
+            "can be used; repair the files or choose another category"
+        )
 
 
 def _warn_of_duplicates(dataset: Dataset) -> None:
@@ -78,31 +94,13 @@ def _warn_of_duplicates(dataset: Dataset) -> None:
         test, other = duplicates.in_training[0]
         warn(
             f"{printable(dataset.category)}: {len(duplicates.in_training)} of the "
-            f"{len(dataset.test)} test images are training images too, {printable(test)} and "
+            f"{len(dataset.test)} test images are also training images, {printable(test)} and "
             f"{printable(other)} for example; remove one of the two"
         )
     if duplicates.under_both_labels:
         good, defective = duplicates.under_both_labels[0]
         warn(
             f"{printable(dataset.category)}: {len(duplicates.under_both_labels)} test image(s) are "
-            f"there as good and as defective, {printable(good)} and {printable(defective)} for "
-            "example; remove one of the two"
+            f"both normal and defective, {printable(good)} and {printable(defective)} for example; "
+            "remove one of the two"
         )
-
-
-def _load(config: Config, category: str, cache: Path | None) -> Dataset:
-    if config.data.cache_dir:
-        cache = Path(config.data.cache_dir).expanduser()
-    if config.data.source == "mvtec":
-        return folder.load_folder(config.data, category, cache)
-    if config.data.source == "digits":
-        return digits.load_digits(config.data, category)
-    if config.data.source == "textures":
-        if config.data.image_size != textures.CROP or config.data.channels != 1:
-            raise ConfigError(
-                f"data.image_size: the textures are {textures.CROP} px with data.channels=1"
-            )
-        if config.data.brightness != "kept":
-            raise ConfigError("data.brightness: the textures come with their brightness 'kept'")
-        return textures.load_textures(category, calibrate=config.data.calibration_fraction > 0)
-    return prepared.load_prepared(config.data, category, cache)

@@ -1,4 +1,4 @@
-"""What becomes of files that cannot be used: an error, or they are left out and counted."""
+"""The policy for unreadable files: stop with an error, or skip and count them."""
 
 from daad_jax.config import DataConfig
 from daad_jax.errors import BadFileError, DataError, printable, warn
@@ -7,48 +7,42 @@ _NAMED = 5
 
 
 class BadFiles:
-    """The files of one category that cannot be used.
+    """The unreadable files of one category.
 
     Attributes:
-        errors: one for each file that is left out, in the order in which they were met.
-        notes: lines about files that are used and yet should be looked at.
+        errors: one error for each file that is left out, in the order in which they were found.
     """
 
     def __init__(self, config: DataConfig) -> None:
-        """Takes what is to become of them from a config."""
-        self._skip, self._most = config.on_bad_file == "skip", config.max_bad_files
+        """Takes `on_bad_file` and `max_bad_files` from a config."""
+        self._skip, self._limit = config.on_bad_file == "skip", config.max_bad_files
         self.errors: list[BadFileError] = []
-        self.notes: list[str] = []
 
     def add(self, error: BadFileError) -> None:
-        """Leaves a file out.
+        """Records a file that is left out.
 
         Raises:
-            BadFileError: the same one, if `data.on_bad_file` is "stop".
-            DataError: if more than `data.max_bad_files` would be left out.
+            BadFileError: `error` itself, if `data.on_bad_file` is "stop".
+            DataError: if more than `data.max_bad_files` files would be left out.
         """
         if not self._skip:
             raise error
         self.errors.append(error)
-        if len(self.errors) > self._most:
+        if len(self.errors) > self._limit:
             raise DataError(
                 f"data.max_bad_files: {len(self.errors)} files cannot be used so far, more than "
-                f"{self._most}; mend them or raise it; the first is {self.errors[0]}"
+                f"{self._limit}; repair them or raise the limit; the first is {self.errors[0]}"
             )
 
     def warn(self, category: str) -> None:
-        """Prints how many files of a category are left out, the first few by name, and the notes.
-
-        Args:
-            category: its name for people.
-        """
-        if self.errors:
-            warn(
-                f"{printable(category)}: {len(self.errors)} file(s) cannot be used and are left "
-                "out (data.on_bad_file='skip')"
-            )
-        for listed in ([str(error) for error in self.errors], self.notes):
-            for line in listed[:_NAMED]:
-                warn(line)
-            if len(listed) > _NAMED:
-                warn(f"… and {len(listed) - _NAMED} more")
+        """Prints how many files of a category are left out, and the first five by name."""
+        if not self.errors:
+            return
+        warn(
+            f"{printable(category)}: {len(self.errors)} file(s) cannot be used and are left out "
+            "(data.on_bad_file='skip')"
+        )
+        for error in self.errors[:_NAMED]:
+            warn(str(error))
+        if len(self.errors) > _NAMED:
+            warn(f"… and {len(self.errors) - _NAMED} more")

@@ -1,10 +1,10 @@
-"""A memory-mapped cache of decoded, resized images.
+"""A cache of decoded images in memory-mapped files.
 
-An entry is one ``.npy`` file named after its key: a hash of everything that decides its pixels.
-Behind the array stand, as JSON, the images that could not be decoded and so are not in it. It is
-written in a private folder beside the entries and renamed once it is whole and on the disk, so an
-entry that exists is finished, whoever made it. Processes that want the same missing entry at once
-each make it; the last rename wins, with the same pixels.
+An entry is one ``.npy`` file. Its name is a key: a hash of everything that determines the pixels.
+After the array, the file lists as JSON the images that could not be decoded. It is written in a
+private temporary folder and renamed when it is complete and on the disk, so an existing entry is
+always complete. Processes that build the same entry at the same time do not disturb each other:
+each writes its own file, and the last rename wins with the same pixels.
 """
 
 import json
@@ -23,11 +23,11 @@ _ABANDONED_SECONDS = 24 * 3600
 
 
 class Entry(NamedTuple):
-    """What an entry holds.
+    """The content of an entry.
 
     Attributes:
         images: uint8 ``(n - len(left_out), H, W, C)``, memory-mapped and read-only.
-        left_out: by its index from 0 to n - 1, why an image is not there.
+        left_out: for each image that could not be decoded: its index, 0 to n - 1, and the reason.
     """
 
     images: np.ndarray
@@ -40,10 +40,10 @@ def open_entry(folder: Path, key: str, shape: tuple[int, ...]) -> Entry | None:
     Args:
         folder: the cache.
         key: the entry's key.
-        shape: ``(n, H, W, C)``, of all images that the key stands for.
+        shape: ``(n, H, W, C)``, with the images that could not be decoded.
 
     Returns:
-        The entry, or None when there is no such one, or only a damaged one.
+        The entry; None if it is missing or damaged.
     """
     path = folder / f"{key}.npy"
     try:
@@ -63,23 +63,24 @@ def build_entry(
     """Writes an entry and memory-maps it.
 
     Args:
-        folder: the cache; made where missing.
+        folder: the cache; created if missing.
         key: the entry's key.
         shape: ``(n, H, W, C)``.
-        images: in order ``n`` uint8 images ``(H, W, C)`` or reasons why there is none.
+        images: ``n`` values in order: a uint8 image ``(H, W, C)``, or the reason why it could not
+            be decoded.
 
     Returns:
         The entry.
 
     Raises:
-        OSError: if the folder cannot be written to or the disk is full.
+        OSError: if the folder is not writable or the disk is full.
     """
     folder.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(folder)
     private = Path(tempfile.mkdtemp(prefix=_BUILDING, dir=folder))
     try:
         partial = private / "images.npy"
-        # Plain writes, because a full disk kills a process that writes to a memory map.
+        # Not written through a memory map: on a full disk that would kill the process.
         with partial.open("wb") as file:
             _write_entry(file, shape, images)
             file.flush()
@@ -88,7 +89,7 @@ def build_entry(
     finally:
         shutil.rmtree(private, ignore_errors=True)
     entry = open_entry(folder, key, shape)
-    assert entry is not None, "fewer or more images than the shape says"
+    assert entry is not None, "the number of images differs from the shape"
     return entry
 
 
@@ -109,18 +110,18 @@ def _write_entry(
 
 
 def _write_header(file: BinaryIO, shape: tuple[int, ...]) -> None:
-    """Writes a header, which NumPy makes equally long for any number of images."""
+    """Writes a NumPy header; its length does not depend on the number of images."""
     header = {"descr": "|u1", "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(file, header)
 
 
 def _remove_abandoned(folder: Path) -> None:
-    """Removes what killed builds left, recognised by a day without a write."""
+    """Removes the temporary folders of killed builds: those not written to for a day."""
     limit = time.time() - _ABANDONED_SECONDS
     for private in folder.glob(f"{_BUILDING}*"):
         try:
             newest = max(path.stat().st_mtime for path in (private, *private.iterdir()))
         except OSError:
-            continue  # another process is removing it
+            continue  # removed by another process
         if newest < limit:
             shutil.rmtree(private, ignore_errors=True)

@@ -1,14 +1,19 @@
-"""What a data source hands over: uint8 arrays with their names, labels and masks."""
+"""Data sets: uint8 images with names, kinds and masks, and the draw of held-out images."""
 
 import functools
 import hashlib
+import math
 import os
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
-GOOD = "good"
+from daad_jax.config import DataConfig
+from daad_jax.errors import ConfigError
+
+ALL = "all"  # the value of data.category that stands for every category
+GOOD = "good"  # the kind of a normal image
 
 
 @dataclass(frozen=True)
@@ -17,15 +22,13 @@ class ImageSet:
 
     Attributes:
         images: uint8 ``(n, H, W, C)`` in 0 to 255, in memory or memory-mapped.
-        names: ``n`` names, unique, for people; a file's path relative to the category.
-        file_sizes: bytes of each image as a file (of its PNG encoding where there is no file).
+        names: ``n`` unique names for display; a file's path relative to its category.
         kinds: ``n`` defect types; "good" for a normal image.
-        masks: bool ``(n, H, W)``, true on defects, or None when the source has no masks.
+        masks: bool ``(n, H, W)``, true on defects, or None if the source has no masks.
     """
 
     images: np.ndarray
     names: list[str]
-    file_sizes: np.ndarray
     kinds: list[str]
     masks: np.ndarray | None = None
 
@@ -34,26 +37,23 @@ class ImageSet:
 
     @property
     def labels(self) -> np.ndarray:
-        """Int ``(n,)``: 1 for a defective image, 0 for a good one."""
+        """Int ``(n,)``: 1 for a defective image, 0 for a normal one."""
         return np.array([kind != GOOD for kind in self.kinds], dtype=np.int64)
 
     def take(self, index: slice) -> "ImageSet":
-        """Returns a contiguous part; the images stay a view."""
-        return ImageSet(
-            self.images[index],
-            self.names[index],
-            self.file_sizes[index],
-            self.kinds[index],
-            None if self.masks is None else self.masks[index],
-        )
+        """Returns a slice of the set; its arrays are views."""
+        masks = None if self.masks is None else self.masks[index]
+        return ImageSet(self.images[index], self.names[index], self.kinds[index], masks)
 
 
 class Duplicates(NamedTuple):
-    """Test images that have the same pixels as another image of their category.
+    """Test images with the same pixels as another image of their category.
 
     Attributes:
-        in_training: for each that is also a training or calibration image, both names.
-        under_both_labels: for each picture that is both a good and a defective one, both names.
+        in_training: for each test image that is also a training or calibration image: its name
+            and the other image's name.
+        under_both_labels: for each image that is in the test set as normal and as defective: the
+            names of the normal and of the defective copy.
     """
 
     in_training: list[tuple[str, str]]
@@ -62,14 +62,14 @@ class Duplicates(NamedTuple):
 
 @dataclass(frozen=True)
 class Dataset:
-    """One category: normal images to train on, images to test on, and perhaps to calibrate on.
+    """One category: normal training images, test images and normal calibration images.
 
     Attributes:
         category: the category's name.
         train: normal images.
-        test: good and defective images.
-        calibration: normal images held out of `train`; empty when nothing is held out.
-        left_out: how many images are not there because a file could not be used.
+        test: normal and defective images.
+        calibration: normal images that are not in `train`; empty if none are held out.
+        left_out: number of images that were left out because a file is unreadable.
     """
 
     category: str
@@ -80,16 +80,15 @@ class Dataset:
 
     @functools.cached_property
     def duplicates(self) -> Duplicates:
-        """The test images that have the same pixels as another image; reads all images once."""
+        """Test images with the same pixels as another image; reads every image once."""
         normal: dict[bytes, str] = {}
-        by_label: tuple[dict[bytes, str], dict[bytes, str]] = ({}, {})
         for part in (self.train, self.calibration):
             for name, image in zip(part.names, part.images, strict=True):
                 normal.setdefault(_hash(image), name)
+        by_label: tuple[dict[bytes, str], dict[bytes, str]] = ({}, {})
         in_training = []
-        for name, label, image in zip(
-            self.test.names, self.test.labels, self.test.images, strict=True
-        ):
+        test = self.test
+        for name, label, image in zip(test.names, test.labels, test.images, strict=True):
             pixels = _hash(image)
             by_label[label].setdefault(pixels, name)
             if pixels in normal:
@@ -103,23 +102,62 @@ def _hash(image: np.ndarray) -> bytes:
     return hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16).digest()
 
 
-def hold_out(normal: ImageSet, fraction: float) -> tuple[ImageSet, ImageSet]:
-    """Splits normal training images into those to train on and, the last ones, to calibrate on.
+def hold_out(count: int, config: DataConfig) -> tuple[np.ndarray, np.ndarray]:
+    """Divides normal images into training and calibration images at random.
+
+    With ``data.calibration_groups=0`` single images are drawn. With g groups, the images are
+    divided into g contiguous groups of equal size (up to one image) and whole groups are drawn, so
+    that neighbouring images, for example frames of one video, are not on both sides; at least one
+    group stays in training.
 
     Args:
-        normal: the normal images of a training split.
-        fraction: the share that is held out, rounded up to whole images; at least two, since a
-            scale needs two values, unless it is 0.
+        count: the number of normal images, in the order of their names.
+        config: `calibration_fraction`, the share to hold out, rounded up to whole images or
+            groups; if it is not 0, at least two images are held out. `calibration_groups`, and
+            `split_seed`, the seed of the draw.
+
+    Returns:
+        The indices of the training and of the calibration images, each int and ascending.
+
+    Raises:
+        ConfigError: if there is only one group.
     """
-    held_out = max(int(np.ceil(len(normal) * fraction)), 2) if fraction > 0 else 0
-    kept = max(len(normal) - held_out, 0)
-    return normal.take(slice(kept)), normal.take(slice(kept, None))
+    if config.calibration_groups == 1:
+        raise ConfigError(
+            "data.calibration_groups: one group cannot be divided; set 0 or at least 2 groups"
+        )
+    if config.calibration_fraction == 0:
+        return np.arange(count), np.arange(0)
+    rng = np.random.default_rng(config.split_seed)
+    if config.calibration_groups == 0:
+        size = min(max(_share(count, config), 2), count)
+        chosen = rng.choice(count, size, replace=False)
+    else:
+        chosen = _draw_groups(count, config, rng)
+    held_out = np.zeros(count, dtype=bool)
+    held_out[chosen] = True
+    return np.flatnonzero(~held_out), np.flatnonzero(held_out)
+
+
+def _draw_groups(count: int, config: DataConfig, rng: np.random.Generator) -> np.ndarray:
+    groups = np.array_split(np.arange(count), max(min(config.calibration_groups, count), 1))
+    order = rng.permutation(len(groups))
+    number = _share(len(groups), config)
+    while number < len(groups) and sum(len(groups[i]) for i in order[:number]) < 2:
+        number += 1
+    number = min(number, len(groups) - 1)
+    return np.concatenate([np.arange(0), *(groups[i] for i in order[:number])])
+
+
+def _share(count: int, config: DataConfig) -> int:
+    """The share of `count` to hold out, rounded up; 0.07 of 100 is 7, not 8."""
+    return math.ceil(round(count * config.calibration_fraction, 9))
 
 
 def display_name(path: str | os.PathLike[str]) -> str:
-    r"""Returns a file's name as text that can always be written as UTF-8.
+    r"""Returns a file's name as text that can be encoded as UTF-8.
 
-    Bytes of the name that are not UTF-8 become escapes such as ``\xff``; all else stays, so what
-    writes the name has to quote or escape it as its own format asks.
+    Bytes of the name that are not UTF-8 become escapes such as ``\xff``; everything else is kept,
+    so the caller must quote or escape it for its own format.
     """
     return os.fsencode(path).decode("utf-8", "backslashreplace")

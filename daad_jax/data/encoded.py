@@ -7,21 +7,21 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import PIL
 from tqdm import tqdm
 
-from daad_jax import host_memory
 from daad_jax.config import DataConfig
 from daad_jax.data import cache as cache_lib
-from daad_jax.data import images
+from daad_jax.data import decode as decode_lib
 from daad_jax.data.bad_files import BadFiles
-from daad_jax.data.dataset import ImageSet
+from daad_jax.data.dataset import ImageSet, hold_out
 from daad_jax.errors import BadFileError, DataError
+from daad_jax.runtime import memory
 
-_FORMAT = 1  # of a cache entry; raised when the same files come to give other pixels
+_FORMAT = 2  # version of the cache entries; increase it when the same files give other pixels
 _THREADS = min(8, os.cpu_count() or 1)
 _CHUNK = 256
 
@@ -30,22 +30,87 @@ _Result = TypeVar("_Result")
 
 @dataclass(frozen=True)
 class EncodedImages:
-    """Images of one split as the bytes of image files.
+    """Images of one split as bytes: image files, or raw pixels.
 
     Attributes:
-        names: as in `ImageSet`.
-        kinds: as in `ImageSet`.
-        places: what an error message calls each image, a file's path for example.
+        names: ``n`` unique names for display.
+        kinds: ``n`` defect types; "good" for a normal image.
+        places: ``n`` names for error messages, for example a file's path.
         read: takes an image's index and returns its bytes, or raises `BadFileError`; called from
             several threads.
-        masks: as in `ImageSet`.
+        raw_shape: ``(H, W, C)`` if the bytes are raw uint8 pixels, None if they are image files.
+        masks: bool ``(n, size, size)``, true on defects, or None.
     """
 
     names: list[str]
     kinds: list[str]
     places: list[str]
     read: Callable[[int], bytes]
+    raw_shape: tuple[int, ...] | None = None
     masks: np.ndarray | None = None
+
+    def take(self, indices: np.ndarray) -> "EncodedImages":
+        """Returns the images at some indices, int ``(m,)``."""
+        return EncodedImages(
+            names=[self.names[index] for index in indices],
+            kinds=[self.kinds[index] for index in indices],
+            places=[self.places[index] for index in indices],
+            read=lambda position: self.read(int(indices[position])),
+            raw_shape=self.raw_shape,
+            masks=None if self.masks is None else self.masks[indices],
+        )
+
+    def decode(self, index: int, content: bytes, config: DataConfig) -> np.ndarray:
+        """Decodes and resizes one image.
+
+        Args:
+            index: the image's index, for the error message.
+            content: the image's bytes.
+            config: size, channels, filter and brightness.
+
+        Returns:
+            uint8 ``(size, size, channels)``.
+
+        Raises:
+            BadFileError: if the bytes are not a complete image.
+        """
+        form: dict[str, Any] = {
+            "size": config.image_size,
+            "channels": config.channels,
+            "resize": config.resize,
+            "brightness": config.brightness,
+        }
+        if self.raw_shape is None:
+            return decode_lib.decode_image(content, self.places[index], **form)
+        pixels = np.frombuffer(content, np.uint8).reshape(self.raw_shape)
+        return decode_lib.resize_array(pixels, **form)
+
+
+def load_normal(
+    encoded: EncodedImages, config: DataConfig, cache: Path | None, bad: BadFiles
+) -> tuple[ImageSet, ImageSet]:
+    """Draws the calibration images, then decodes and resizes both parts.
+
+    The draw comes first, so that each part is one array and can be memory-mapped.
+
+    Args:
+        encoded: all normal images of the training split, in the order of their names.
+        config: how many images are held out; size, channels, filter and memory limit.
+        cache: folder for arrays above the memory limit; None keeps them in memory.
+        bad: collects the images that cannot be read or decoded.
+
+    Returns:
+        The training images and the calibration images.
+
+    Raises:
+        ConfigError: from `hold_out`.
+        DataError: from `bad`, or if a file changes while it is read.
+    """
+    train, calibration = hold_out(len(encoded.names), config)
+    return (
+        load_images(encoded.take(train), config, cache, bad),
+        load_images(encoded.take(calibration), config, cache, bad),
+    )
 
 
 def load_images(
@@ -55,28 +120,26 @@ def load_images(
 
     Args:
         encoded: the images.
-        config: size, channels, filter and the memory limit.
-        cache: folder for arrays beyond the memory limit; None keeps all in memory.
-        bad: what becomes of images that cannot be read or decoded.
+        config: size, channels, filter, brightness and memory limit.
+        cache: folder for arrays above the memory limit; None keeps them in memory.
+        bad: collects the images that cannot be read or decoded.
 
     Returns:
-        The images, without those that went to `bad`. Those beyond the limit are memory-mapped,
-        read-only; the same bytes under the same config are decoded once.
+        The images, without those in `bad`. An array above the memory limit is memory-mapped and
+        read-only; the same bytes with the same config are decoded only once.
 
     Raises:
-        DataError: what `bad` raises, or when a file changes while it is read.
+        DataError: from `bad`, or if a file changes while it is read.
     """
     shape = (len(encoded.names), config.image_size, config.image_size, config.channels)
     if cache is None or int(np.prod(shape)) <= config.memory_limit_mb << 20:
-        pixels, sizes = _load_in_memory(encoded, config, shape, bad)
+        pixels, kept = _load_in_memory(encoded, config, shape, bad)
     else:
-        pixels, sizes = _load_mapped(encoded, config, cache, shape, bad)
-    kept = list(sizes)
+        pixels, kept = _load_mapped(encoded, config, cache, shape, bad)
     masks = encoded.masks
     return ImageSet(
         pixels,
         [encoded.names[index] for index in kept],
-        np.array([sizes[index] for index in kept], np.int64),
         [encoded.kinds[index] for index in kept],
         masks if masks is None or len(kept) == len(masks) else masks[kept],
     )
@@ -84,27 +147,27 @@ def load_images(
 
 def _load_in_memory(
     encoded: EncodedImages, config: DataConfig, shape: tuple[int, ...], bad: BadFiles
-) -> tuple[np.ndarray, dict[int, int]]:
-    """The images that can be used, and their sizes in bytes by index."""
+) -> tuple[np.ndarray, list[int]]:
+    """Returns the decoded images and their indices."""
 
-    def decode(index: int) -> tuple[np.ndarray, int]:
-        content = encoded.read(index)
-        return _decode(encoded, index, content, config), len(content)
+    def decode(index: int) -> np.ndarray:
+        return encoded.decode(index, encoded.read(index), config)
 
     _check_memory(shape)
     pixels = np.empty(shape, np.uint8)
-    sizes: dict[int, int] = {}
+    kept: list[int] = []
     for index, result in enumerate(_in_threads(decode, shape[0], "decoding")):
         if isinstance(result, BadFileError):
             bad.add(result)
         else:
-            pixels[len(sizes)], sizes[index] = result
-    return pixels[: len(sizes)], sizes
+            pixels[len(kept)] = result
+            kept.append(index)
+    return pixels[: len(kept)], kept
 
 
 def _check_memory(shape: tuple[int, ...]) -> None:
-    """Refuses before hours of decoding what the system would end the process for."""
-    needed, available = int(np.prod(shape)), host_memory.available()
+    """Raises an error before the decoding, which could take hours, if the result cannot fit."""
+    needed, available = int(np.prod(shape)), memory.available()
     if needed > available:
         raise DataError(
             f"data.memory_limit_mb: {shape[0]} decoded images need {needed >> 20} MiB of memory "
@@ -114,20 +177,16 @@ def _check_memory(shape: tuple[int, ...]) -> None:
 
 
 def _load_mapped(
-    encoded: EncodedImages,
-    config: DataConfig,
-    cache: Path,
-    shape: tuple[int, ...],
-    bad: BadFiles,
-) -> tuple[np.ndarray, dict[int, int]]:
-    """As `_load_in_memory`, from an entry of the cache that is made where it is missing."""
-    digests, sizes = _digest(encoded, bad)
-    readable, key = list(digests), _key(digests.values(), config)
+    encoded: EncodedImages, config: DataConfig, cache: Path, shape: tuple[int, ...], bad: BadFiles
+) -> tuple[np.ndarray, list[int]]:
+    """Returns the memory-mapped images and their indices; builds the cache entry if needed."""
+    digests = _hash_all(encoded, bad)
+    readable, key = list(digests), _key(digests.values(), encoded.raw_shape, config)
     shape = (len(readable), *shape[1:])
 
     def decode(position: int) -> np.ndarray:
         index = readable[position]
-        return _decode(encoded, index, _read_again(encoded, index, digests[index]), config)
+        return encoded.decode(index, _read_again(encoded, index, digests[index]), config)
 
     def decode_all() -> Iterator[np.ndarray | str]:
         for result in _in_threads(decode, len(readable), "decoding"):
@@ -143,42 +202,27 @@ def _load_mapped(
     else:
         for position, reason in entry.left_out.items():
             bad.add(BadFileError(encoded.places[readable[position]], reason))
-    left_out = {readable[position] for position in entry.left_out}
-    return entry.images, {index: sizes[index] for index in readable if index not in left_out}
+    kept = [index for at, index in enumerate(readable) if at not in entry.left_out]
+    return entry.images, kept
 
 
-def _decode(encoded: EncodedImages, index: int, content: bytes, config: DataConfig) -> np.ndarray:
-    return images.decode_image(
-        content,
-        encoded.places[index],
-        size=config.image_size,
-        channels=config.channels,
-        resize=config.resize,
-        brightness=config.brightness,
-    )
-
-
-def _digest(encoded: EncodedImages, bad: BadFiles) -> tuple[dict[int, bytes], dict[int, int]]:
-    """A hash of the bytes of each image that can be read, and their number, by index."""
-
-    def digest(index: int) -> tuple[bytes, int]:
-        content = encoded.read(index)
-        return _hash(content), len(content)
-
-    digests, sizes = {}, {}
-    for index, result in enumerate(_in_threads(digest, len(encoded.names), "checking")):
+def _hash_all(encoded: EncodedImages, bad: BadFiles) -> dict[int, bytes]:
+    """Returns a hash of the bytes of each readable image, by index."""
+    digests = {}
+    results = _in_threads(lambda index: _hash(encoded.read(index)), len(encoded.names), "checking")
+    for index, result in enumerate(results):
         if isinstance(result, BadFileError):
             bad.add(result)
         else:
-            digests[index], sizes[index] = result
-    return digests, sizes
+            digests[index] = result
+    return digests
 
 
 def _read_again(encoded: EncodedImages, index: int, digest: bytes) -> bytes:
-    """Reads what was hashed, so that an entry never holds other pixels than its key says.
+    """Reads an image that was hashed before, so that a cache entry always fits its key.
 
     Raises:
-        DataError: if the image is another one by now.
+        DataError: if the bytes have changed.
     """
     try:
         content = encoded.read(index)
@@ -187,8 +231,8 @@ def _read_again(encoded: EncodedImages, index: int, digest: bytes) -> bytes:
         changed = True
     if changed:
         raise DataError(
-            f"{encoded.places[index]}: changed while the images were read; start again once "
-            "nothing writes there"
+            f"{encoded.places[index]}: changed while the images were read; start again when "
+            "nothing writes to it"
         )
     return content
 
@@ -197,17 +241,18 @@ def _hash(content: bytes) -> bytes:
     return hashlib.blake2b(content, digest_size=32).digest()
 
 
-def _key(digests: Iterable[bytes], config: DataConfig) -> str:
-    """A hash of all that decides the pixels."""
-    decides = {
+def _key(digests: Iterable[bytes], raw_shape: tuple[int, ...] | None, config: DataConfig) -> str:
+    """A hash of everything that determines the pixels."""
+    settings = {
         "format": _FORMAT,
         "pillow": PIL.__version__,
+        "raw_shape": raw_shape,
         "size": config.image_size,
         "channels": config.channels,
         "resize": config.resize,
         "brightness": config.brightness,
     }
-    total = hashlib.blake2b(json.dumps(decides).encode(), digest_size=16)
+    total = hashlib.blake2b(json.dumps(settings).encode(), digest_size=16)
     for digest in digests:
         total.update(digest)
     return total.hexdigest()
@@ -218,7 +263,7 @@ def _in_threads(
 ) -> Iterator[_Result | BadFileError]:
     """Yields ``function(0)`` to ``function(count - 1)`` in order, with a progress bar.
 
-    In place of a result it yields the `BadFileError` that was raised.
+    If a call raises `BadFileError`, the error is yielded in place of the result.
     """
 
     def attempt(index: int) -> _Result | BadFileError:
@@ -229,7 +274,7 @@ def _in_threads(
 
     bar = tqdm(total=count, desc=description, unit="image", disable=None, leave=False, delay=1)
     with ThreadPoolExecutor(_THREADS) as pool, bar:
-        # In chunks, because the pool would otherwise run ahead of a slow consumer without bound.
+        # In chunks: otherwise the pool would run arbitrarily far ahead of a slow consumer.
         for start in range(0, count, _CHUNK):
             for result in pool.map(attempt, range(start, min(start + _CHUNK, count))):
                 yield result

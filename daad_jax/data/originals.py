@@ -1,160 +1,132 @@
-"""The original files of MNIST and CIFAR-10."""
+"""Finds the original files of MNIST and CIFAR-10; downloads them if no folder is given."""
 
-import gzip
-import hashlib
-import zlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import os
+import sys
+import tempfile
+import urllib.error
+import urllib.request
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 
-from daad_jax.data import images
+from daad_jax.config import DataConfig
 from daad_jax.errors import DataError
 
-# Takes one of a set's file names and returns the file's bytes.
-Reader = Callable[[str], bytes]
+_TIMEOUT_SECONDS = 10
 
 
-@dataclass(frozen=True)
-class Original:
-    """A labelled set in its original files.
+def find_folder(config: DataConfig, title: str, files: Sequence[str]) -> Path:
+    """Returns the folder with a set's original files: `data.root`, or where they are downloaded.
 
-    Attributes:
-        title: its name for people.
-        classes: the classes' names, in the order of their numbers.
-        shape: ``(H, W, C)`` of an image.
-        folder: the folder that the archive unpacks to; "" where there is no archive.
-        files: for each split its files.
-        parse: takes a split's file names and a reader and returns uint8 ``(n, H, W, C)`` and the
-            classes, int ``(n,)``.
-    """
+    Downloads are kept in ``originals/SOURCE`` under `tfds_dir` and made once.
 
-    title: str
-    classes: tuple[str, ...]
-    shape: tuple[int, int, int]
-    folder: str
-    files: Mapping[str, tuple[str, ...]]
-    parse: Callable[[tuple[str, ...], Reader], tuple[np.ndarray, np.ndarray]]
-
-    @property
-    def all_files(self) -> tuple[str, ...]:
-        """The files of all splits."""
-        return tuple(name for files in self.files.values() for name in files)
-
-
-def read_split(original: Original, split: str, read: Reader) -> tuple[np.ndarray, np.ndarray]:
-    """Reads the "train" or "test" images in their original order.
-
-    Returns:
-        uint8 ``(n, H, W, C)`` and the classes, int ``(n,)``.
+    Args:
+        config: source, root and tfds_dir.
+        title: the set's name for error messages.
+        files: the names of the files to download.
 
     Raises:
-        DataError: naming the file that is missing, damaged or of another kind.
+        DataError: if the files cannot be downloaded or have other checksums.
     """
-    return original.parse(original.files[split], read)
+    if config.root:
+        return Path(config.root)
+    folder = tfds_dir(config) / "originals" / config.source
+    if not all((folder / name).is_file() for name in files):
+        _download(config.source, folder, title, files)
+    return folder
 
 
-def folder_reader(original: Original, root: str) -> Reader:
-    """Returns the reader of the files under `root`, or under the archive's folder in it.
+def missing(path: Path, title: str, files: Sequence[str]) -> DataError:
+    """Returns the error for a missing original file."""
+    return DataError(
+        f"{path}: missing; data.root must hold {title}'s original files: {', '.join(files)}"
+    )
+
+
+def check_labels(path: Path, labels: np.ndarray, classes: Sequence[str]) -> None:
+    """Checks that every label of a file is the index of a class.
 
     Raises:
-        DataError: if a file is missing.
+        DataError: if not.
     """
-    folder = Path(root)
-    if original.folder and (folder / original.folder).is_dir():
-        folder = folder / original.folder
-    for name in original.all_files:
-        if not (folder / name).is_file():
+    if len(labels) and labels.max() >= len(classes):
+        raise DataError(
+            f"{path}: has the label {labels.max()}, but there are {len(classes)} classes; restore "
+            "the original file"
+        )
+
+
+def tfds_dir(config: DataConfig) -> Path:
+    """Returns the folder of tensorflow-datasets: `data.tfds_dir` or the library's default."""
+    default = os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")
+    return Path(config.tfds_dir or default).expanduser()
+
+
+def check_network(urls: Iterable[str], field: str, title: str, hint: str) -> None:
+    """Checks that the server of the first URL can be reached; the library would try for minutes.
+
+    Args:
+        urls: the URLs of the files to download.
+        field: the config field for the error message.
+        title: the set's name for the error message.
+        hint: what the user can do, for the error message.
+
+    Raises:
+        DataError: if it cannot be reached.
+    """
+    for url in list(urls)[:1]:
+        parts = urlsplit(url)
+        request = urllib.request.Request(f"{parts.scheme}://{parts.netloc}/", method="HEAD")
+        try:
+            urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS).close()
+        except urllib.error.HTTPError:
+            return  # the server answered
+        except OSError as error:
             raise DataError(
-                f"{folder / name}: missing; data.root must hold {original.title}'s original "
-                f"files: {', '.join(original.all_files)}"
-            )
-    return lambda name: images.read_bytes(folder / name)
+                f"{field}: {title} must be downloaded and {parts.netloc} cannot be reached "
+                f"({first_line(error)}); {hint}"
+            ) from error
 
 
-def fingerprint(original: Original, read: Reader) -> str:
-    """A hash of the names and bytes of all files."""
-    total = hashlib.blake2b(digest_size=16)
-    for name in original.all_files:
-        content = read(name)
-        total.update(f"{name} {len(content)}\n".encode())
-        total.update(content)
-    return total.hexdigest()
+def first_line(error: Exception) -> str:
+    """Returns the first line of an error's text, at most 200 characters."""
+    lines = str(error).strip().splitlines() or [repr(error)]
+    return lines[0] if len(lines[0]) <= 200 else f"{lines[0][:200]}…"
 
 
-def _parse_mnist(files: tuple[str, ...], read: Reader) -> tuple[np.ndarray, np.ndarray]:
-    pixels = _parse_idx(files[0], read(files[0]), dimensions=3)
-    labels = _parse_idx(files[1], read(files[1]), dimensions=1)
-    if pixels.shape[1:] != MNIST.shape[:2]:
-        raise DataError(f"{files[0]}: its images are not 28 x 28; restore the original file")
-    if len(pixels) != len(labels):
-        raise DataError(
-            f"{files[1]}: {len(labels)} labels for {len(pixels)} images; restore the original files"
-        )
-    return pixels[..., None], _check_labels(files[1], labels, MNIST)
+def _url_infos(source: str) -> Mapping[str, Any]:
+    """URLs and their checksums, as tensorflow-datasets states them."""
+    import tensorflow_datasets as tfds
+
+    sets = tfds.image_classification
+    return {"mnist": sets.MNIST, "cifar10": sets.Cifar10}[source].url_infos
 
 
-def _parse_idx(name: str, content: bytes, *, dimensions: int) -> np.ndarray:
-    """Reads a gzipped IDX file of unsigned bytes: magic number, sizes, values."""
+def _download(source: str, folder: Path, title: str, files: Sequence[str]) -> None:
+    """Downloads files into a private folder, checks them, and moves them to `folder`."""
+    import tensorflow_datasets as tfds
+
+    infos = _url_infos(source)
+    hint = f"give the folder with {', '.join(files)} as --config.data.root=FOLDER"
+    check_network(infos, "data.root", title, hint)
+    if not sys.stderr.isatty():
+        tfds.disable_progress_bar()
     try:
-        data = gzip.decompress(content)
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{name}: is not a whole gzip file; restore it") from error
-    begin = 4 + 4 * dimensions
-    if data[:4] != bytes([0, 0, 8, dimensions]) or len(data) < begin:
-        raise DataError(f"{name}: is not an IDX file of bytes; restore the original file")
-    sizes = tuple(int(size) for size in np.frombuffer(data[4:begin], ">u4"))
-    if len(data) - begin != int(np.prod(sizes)):
-        raise DataError(f"{name}: has more or fewer bytes than its header says; restore it")
-    return np.frombuffer(data, np.uint8, offset=begin).reshape(sizes)
-
-
-def _parse_cifar10(files: tuple[str, ...], read: Reader) -> tuple[np.ndarray, np.ndarray]:
-    height, width, channels = CIFAR10.shape
-    pixels, labels = [], []
-    for name in files:
-        content = np.frombuffer(read(name), np.uint8)
-        if not len(content) or len(content) % (1 + height * width * channels):
-            raise DataError(f"{name}: is not a whole number of images; restore the original file")
-        records = content.reshape(-1, 1 + height * width * channels)
-        labels.append(_check_labels(name, records[:, 0], CIFAR10))
-        pixels.append(records[:, 1:].reshape(-1, channels, height, width).transpose(0, 2, 3, 1))
-    return np.concatenate(pixels), np.concatenate(labels)
-
-
-def _check_labels(name: str, labels: np.ndarray, original: Original) -> np.ndarray:
-    if len(labels) and labels.max() >= len(original.classes):
+        folder.mkdir(parents=True, exist_ok=True)
+        # After a failure other downloads may still be writing there, so its removal may fail.
+        with tempfile.TemporaryDirectory(
+            prefix=".downloading-", dir=folder, ignore_cleanup_errors=True
+        ) as private:
+            manager = tfds.download.DownloadManager(
+                download_dir=private, url_infos=dict(infos), force_checksums_validation=True
+            )
+            paths = manager.download({Path(urlsplit(url).path).name: url for url in infos})
+            for name in files:
+                os.replace(paths[name], folder / name)
+    except Exception as error:  # downloads and disks fail in many ways
         raise DataError(
-            f"{name}: has the class {labels.max()}, and {original.title} has "
-            f"{len(original.classes)}; restore the original file"
-        )
-    return labels.astype(np.int64)
-
-
-MNIST = Original(
-    "MNIST",
-    tuple("0123456789"),
-    (28, 28, 1),
-    "",
-    {
-        "train": ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"),
-        "test": ("t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"),
-    },
-    _parse_mnist,
-)
-CIFAR10 = Original(
-    "CIFAR-10",
-    (
-        *("airplane", "automobile", "bird", "cat", "deer"),
-        *("dog", "frog", "horse", "ship", "truck"),
-    ),
-    (32, 32, 3),
-    "cifar-10-batches-bin",
-    {
-        "train": tuple(f"data_batch_{number}.bin" for number in range(1, 6)),
-        "test": ("test_batch.bin",),
-    },
-    _parse_cifar10,
-)
-ORIGINALS = {"mnist": MNIST, "cifar10": CIFAR10}
+            f"data.root: {title} cannot be downloaded to {folder} ({first_line(error)}); {hint}"
+        ) from error

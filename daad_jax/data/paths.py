@@ -1,45 +1,52 @@
-"""Lists a data set's folders without leaving its root; nothing is opened here."""
+"""Lists the folders and files of a data set without leaving its root; opens no file."""
 
 import os
 import stat
 from pathlib import Path
 
 from daad_jax.config import DataConfig
-from daad_jax.data import images
+from daad_jax.data import decode
 from daad_jax.data.bad_files import BadFiles
-from daad_jax.errors import BadFileError, DataError, printable
+from daad_jax.errors import BadFileError, ConfigError, DataError
 
-_SUFFIXES = ", ".join(images.SUFFIXES)
-_LEAVES = "leads out of data.root; put a copy there, or set data.follow_links=true"
+_SUFFIXES = ", ".join(decode.SUFFIXES)
+_LEAVES = "leads out of data.root; copy the target there, or set data.follow_links=true"
 
 
 def is_folder(path: Path) -> bool:
-    """Whether a path is a folder or a link to one.
+    """Whether a path is a folder or a link to a folder.
 
     Raises:
-        DataError: if that cannot be found out: the path is too long, its links lead in a circle,
-            or a folder above it may not be read.
+        DataError: if the path is too long, its links form a circle, or a parent folder may not be
+            read.
     """
     try:
         return stat.S_ISDIR(path.stat().st_mode)
-    except (FileNotFoundError, NotADirectoryError, ValueError):  # the last for a null character
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a null character
         return False
     except OSError as error:
-        raise DataError(f"{path}: {images.unreadable(error)}") from error
+        raise DataError(f"{path}: {decode.unreadable(error)}") from error
 
 
-def check_root(root: Path) -> None:
-    """Checks that the data root is a folder.
+def root_folder(config: DataConfig) -> Path:
+    """Returns `data.root`.
 
     Raises:
-        DataError: if not.
+        ConfigError: if it is empty.
+        DataError: if it is not a folder.
     """
+    if not config.root:
+        raise ConfigError(
+            "data.root: give the folder that holds the categories, --config.data.root=FOLDER"
+        )
+    root = Path(config.root)
     if not is_folder(root):
-        raise DataError(f"data.root: {root} is not a folder; give the one that holds the images")
+        raise DataError(f"data.root: {root} is not a folder; give the folder with the images")
+    return root
 
 
 def list_folder(folder: Path) -> list[Path]:
-    """What a folder holds, sorted by name, without what begins with a dot.
+    """Returns the entries of a folder, sorted by name, without hidden ones (``.name``).
 
     Raises:
         DataError: if the folder cannot be read.
@@ -47,7 +54,7 @@ def list_folder(folder: Path) -> list[Path]:
     try:
         names = sorted(os.listdir(folder))
     except OSError as error:
-        raise DataError(f"{folder}: {images.unreadable(error)}") from error
+        raise DataError(f"{folder}: {decode.unreadable(error)}") from error
     return [folder / name for name in names if not name.startswith(".")]
 
 
@@ -55,38 +62,36 @@ class Tree:
     """The folders and files of one category under the data root.
 
     Attributes:
-        bad: what becomes of the files that cannot be used.
+        root: the data root.
+        bad: the unreadable files.
     """
 
     def __init__(self, config: DataConfig, bad: BadFiles) -> None:
-        """Takes the root, and whether links may lead out of it, from a config.
+        """Takes `root` and `follow_links` from a config.
 
         Raises:
+            ConfigError: if the root is empty.
             DataError: if the root is not a folder.
         """
-        check_root(Path(config.root))
-        self._root, self._follow = os.path.realpath(config.root), config.follow_links
-        self._seen: dict[str, Path] = {}
-        self.bad = bad
+        self.root, self.bad = root_folder(config), bad
+        self._real_root, self._follow = os.path.realpath(self.root), config.follow_links
 
     def list_folders(self, folder: Path) -> list[Path]:
-        """The folders in a folder, and links to folders, sorted.
+        """Returns the folders in a folder, and links to folders, sorted by name.
 
         Raises:
-            DataError: if a folder cannot be read, or a link leads nowhere or out of the root.
+            DataError: if a folder cannot be read, or a link is broken or leads out of the root.
         """
         self.check_folder(folder)
-        folders = [
-            entry for entry in list_folder(folder) if is_folder(entry) or _leads_nowhere(entry)
-        ]
+        folders = [entry for entry in list_folder(folder) if is_folder(entry) or _is_broken(entry)]
         for entry in folders:
             self.check_folder(entry)
         return folders
 
     def list_images(self, folder: Path) -> list[Path]:
-        """The image files of a folder, sorted; folders in it are passed over.
+        """Returns the image files of a folder, sorted by name; folders in it are ignored.
 
-        Files that are no images go to `bad`.
+        Files that are not images are added to `bad`.
 
         Raises:
             DataError: if the folder cannot be read, leads out of the root, or holds no file.
@@ -95,11 +100,13 @@ class Tree:
         files = [entry for entry in list_folder(folder) if not os.path.isdir(entry)]
         if not files:
             raise DataError(f"{folder}: empty; put images there ({_SUFFIXES})")
-        self._note_case(files)
-        usable, real_folder = [], os.path.realpath(folder)
+        usable = []
         for file in files:
             try:
-                self._check_image(file, real_folder)
+                if file.suffix.lower() not in decode.SUFFIXES:
+                    reason = f"is not an image ({_SUFFIXES}); move it elsewhere"
+                    raise BadFileError(str(file), reason)
+                self.check_file(file)
             except BadFileError as error:
                 self.bad.add(error)
             else:
@@ -107,56 +114,37 @@ class Tree:
         return usable
 
     def check_folder(self, folder: Path) -> None:
-        """Checks that a folder is there and does not lead out of the root.
+        """Checks that a folder exists and does not lead out of the root.
 
         Raises:
-            DataError: if it does.
+            DataError: if the check fails.
         """
         try:
             folder.stat()
         except OSError as error:
-            raise DataError(f"{folder}: {images.unreadable(error)}") from error
+            raise DataError(f"{folder}: {decode.unreadable(error)}") from error
         if self._leaves(folder):
             raise DataError(f"{folder}: {_LEAVES}")
 
     def check_file(self, file: Path) -> None:
-        """Checks that a file is a regular one and does not lead out of the root.
+        """Checks that a file is a regular file and does not lead out of the root.
 
         Raises:
-            BadFileError: if not.
+            BadFileError: if the check fails.
         """
         try:
             mode, is_link = file.stat().st_mode, file.is_symlink()
         except OSError as error:
-            raise BadFileError(str(file), images.unreadable(error)) from error
+            raise BadFileError(str(file), decode.unreadable(error)) from error
         if not stat.S_ISREG(mode):
-            raise BadFileError(str(file), images.NOT_REGULAR)
+            raise BadFileError(str(file), decode.NOT_REGULAR)
         if is_link and self._leaves(file):
             raise BadFileError(str(file), _LEAVES)
 
-    def _check_image(self, file: Path, real_folder: str) -> None:
-        if file.suffix.lower() not in images.SUFFIXES:
-            raise BadFileError(str(file), f"is not an image ({_SUFFIXES}); move it elsewhere")
-        self.check_file(file)
-        is_link = file.is_symlink()
-        real = os.path.realpath(file) if is_link else os.path.join(real_folder, file.name)
-        first = self._seen.setdefault(real, file)
-        if first is not file:
-            raise BadFileError(str(file), f"is the same file as {first}; remove one of the links")
-
     def _leaves(self, path: Path) -> bool:
-        return not self._follow and not Path(os.path.realpath(path)).is_relative_to(self._root)
-
-    def _note_case(self, files: list[Path]) -> None:
-        first: dict[str, Path] = {}
-        for file in files:
-            other = first.setdefault(file.name.casefold(), file)
-            if other is not file:
-                self.bad.notes.append(
-                    f"{printable(str(file))}: differs from {printable(other.name)} only in case; "
-                    "many file systems hold one of the two"
-                )
+        real = Path(os.path.realpath(path))
+        return not self._follow and not real.is_relative_to(self._real_root)
 
 
-def _leads_nowhere(path: Path) -> bool:
+def _is_broken(path: Path) -> bool:
     return path.is_symlink() and not os.path.exists(path)

@@ -1,4 +1,4 @@
-"""Random outlines of defects, at any image size."""
+"""Random shapes of artificial defects, at any image size."""
 
 import numpy as np
 from scipy import ndimage
@@ -8,16 +8,15 @@ _POINTS = 200 / 64
 
 
 def blob_field(size: int, area_range: tuple[float, float], rng: np.random.Generator) -> np.ndarray:
-    """A random field whose lowest part is a blob: an ellipse with a wobbling edge.
+    """Returns a random field whose values below 1 form a blob: an ellipse with a wavy edge.
 
     Args:
         size: height and width of the image in pixels.
-        area_range: least and greatest area of the ellipse, as shares of the image.
-        rng: the generator.
+        area_range: minimum and maximum area of the ellipse as shares of the image.
+        rng: the random generator.
 
     Returns:
-        Float ``(size, size)``, 0 or a little less in the middle of the ellipse and about 1 on its
-        edge.
+        Float ``(size, size)``: about 0 in the centre of the ellipse and about 1 on its edge.
     """
     y, x = np.mgrid[:size, :size]
     area = rng.uniform(*area_range) * size * size
@@ -30,26 +29,26 @@ def blob_field(size: int, area_range: tuple[float, float], rng: np.random.Genera
 
 
 def curve(start: np.ndarray, end: np.ndarray, bow: np.ndarray, size: int) -> np.ndarray:
-    """The path of a curved line.
+    """Returns points on a curved line.
 
     Args:
-        start: row and column ``(2,)`` where it starts.
-        end: row and column where it ends.
-        bow: how far, in pixels, its middle lies off the straight line, ``(2,)``.
-        size: height and width of the image in pixels; the path may leave it.
+        start: row and column of its start, float ``(2,)``.
+        end: row and column of its end, float ``(2,)``.
+        bow: offset of its middle from the straight line in pixels, float ``(2,)``.
+        size: height and width of the image in pixels; the line may leave the image.
 
     Returns:
-        The points of its path, float ``(p, 2)``, less than a pixel apart.
+        Float ``(p, 2)``: rows and columns, less than one pixel apart.
     """
     points = np.linspace(0.0, 1.0, int(_POINTS * size))
     return start + points[:, None] * (end - start) + np.sin(np.pi * points)[:, None] * bow
 
 
 def rasterize(path: np.ndarray, size: int) -> np.ndarray:
-    """The pixels under a path.
+    """Returns the pixels under a line as a mask.
 
     Args:
-        path: rows and columns, float ``(p, 2)``; points outside the image go to its border.
+        path: rows and columns, float ``(p, 2)``; points outside the image move to its border.
         size: height and width of the image in pixels.
 
     Returns:

@@ -2,36 +2,29 @@ import gzip
 import os
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from daad_jax import config as config_lib
+from daad_jax.config import DataConfig
+from daad_jax.data import load_dataset
 
 REPOSITORY = Path(__file__).parents[2]
 
 
-def data_config(**fields):
-    config = config_lib.Config()
-    config.train.batch_size = 1
-    config.data.image_size = 16
-    for name, value in fields.items():
-        assert hasattr(config.data, name)
-        setattr(config.data, name, value)
-    return config
-
-
 @pytest.fixture
 def make_config():
-    """Makes a config from fields of its data section."""
-    return data_config
+    """Makes a data config with 16 px images."""
+    return lambda **fields: DataConfig(**{"image_size": 16, **fields})
 
 
 @pytest.fixture
 def tiny_mnist(tmp_path):
-    """Fabricated MNIST files: the folder, and (images, labels) of each split."""
+    """Made-up MNIST files: their folder, and the images and labels of each split."""
     root = tmp_path / "mnist"
     root.mkdir()
     splits = {}
@@ -47,7 +40,7 @@ def tiny_mnist(tmp_path):
 
 @pytest.fixture
 def tiny_cifar10(tmp_path):
-    """Fabricated CIFAR-10 files: the folder that holds theirs, and each split's content."""
+    """Made-up CIFAR-10 files: the parent of their folder, and each split's images and labels."""
     folder = tmp_path / "cifar10" / "cifar-10-batches-bin"
     folder.mkdir(parents=True)
     rng = np.random.default_rng(0)
@@ -108,3 +101,44 @@ def real_cifar10(real_data, tmp_path_factory):
     subprocess.run([sys.executable, folder / "unpack.py", unpacked], check=True)
     (unpacked / "cifar-10-binary.tar.gz").unlink()
     return unpacked
+
+
+@pytest.fixture
+def load(make_config, tmp_path):
+    """Loads a labelled set at its own size; downloads go to the test's folder."""
+
+    def load(category, cache=None, **fields):
+        size, channels = (32, 3) if fields["source"] == "cifar10" else (28, 1)
+        fields = {"image_size": size, "channels": channels, "category": category, **fields}
+        return load_dataset(
+            make_config(tfds_dir=os.fspath(tmp_path / "tfds"), **fields), category, cache
+        )
+
+    return load
+
+
+@pytest.fixture
+def offline(monkeypatch):
+    """No server can be reached."""
+
+    def refuse(request, timeout):
+        raise urllib.error.URLError("no route to host")
+
+    monkeypatch.setattr(urllib.request, "urlopen", refuse)
+
+
+def check_against(dataset, splits, normal, classes):
+    """Checks that a data set has exactly the pixels and classes of the original splits."""
+    pixels, labels = splits["train"]
+    found = {}
+    for part in (dataset.train, dataset.calibration):
+        for name, image in zip(part.names, part.images, strict=True):
+            found[int(name.rsplit("/", 1)[1])] = image.squeeze()
+    assert sorted(found) == np.flatnonzero(labels == normal).tolist()
+    for index, image in found.items():
+        np.testing.assert_array_equal(image, pixels[index])
+    pixels, labels = splits["test"]
+    np.testing.assert_array_equal(dataset.test.images.squeeze(), pixels)
+    expected = ["good" if label == normal else classes[label] for label in labels]
+    assert dataset.test.kinds == expected
+    assert len(set(dataset.test.names)) == len(pixels)

@@ -4,12 +4,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from daad_jax import checkpoint, cli
-from daad_jax.data import encoded, folder, images, load_dataset
+from daad_jax.data import decode as decode_lib
+from daad_jax.data import encoded, load_dataset
+from daad_jax.data.sources import folder
 from daad_jax.errors import BadFileError, CheckpointError, DataError
+from daad_jax.workdir import run as run_lib
+from tests.conftest import tiny_config
 from tests.data.test_folder import config_for, make_category, write
 
-PATHS = {"memory": {}, "mapped": {"data__memory_limit_mb": 0}}
+PATHS = {"memory": {}, "mapped": {"memory_limit_mb": 0}}
 
 
 @pytest.fixture
@@ -24,14 +27,14 @@ def nut(tmp_path):
 
 @pytest.fixture
 def load(nut, tmp_path):
-    def load(**overrides):
-        return load_dataset(config_for(nut.parent, **overrides), "nut", tmp_path / "cache")
+    def load(**fields):
+        return load_dataset(config_for(nut.parent, **fields), "nut", tmp_path / "cache")
 
     return load
 
 
-def skip(**overrides):
-    return {"data__on_bad_file": "skip", **overrides}
+def skip(**fields):
+    return {"on_bad_file": "skip", **fields}
 
 
 def truncate(path):
@@ -77,7 +80,6 @@ def assert_is_without(dataset, whole, train=(), test=()):
         one, other = getattr(dataset, part), getattr(whole, part)
         kept = [index for index in range(len(other)) if index not in missing]
         np.testing.assert_array_equal(one.images, other.images[kept])
-        np.testing.assert_array_equal(one.file_sizes, other.file_sizes[kept])
         assert one.names == [other.names[index] for index in kept]
         assert one.kinds == [other.kinds[index] for index in kept]
         if other.masks is None:
@@ -138,13 +140,13 @@ def test_unreadable_and_foreign_files_are_left_out(load, nut, monkeypatch):
 @pytest.mark.parametrize("path", PATHS)
 def test_files_that_vanish_after_they_were_listed_are_left_out(load, nut, monkeypatch, path):
     whole = load()
-    original = folder.load_images
+    original = folder.load_normal
 
     def load_later(*arguments):
         (nut / "test/bent/001.png").unlink(missing_ok=True)
         return original(*arguments)
 
-    monkeypatch.setattr(folder, "load_images", load_later)
+    monkeypatch.setattr(folder, "load_normal", load_later)
     assert_is_without(load(**skip(), **PATHS[path]), whole, test=[4])
 
 
@@ -154,15 +156,15 @@ def test_an_entry_of_the_cache_remembers_what_is_not_in_it(load, nut, monkeypatc
     capsys.readouterr()
     load(**skip(), **PATHS["mapped"])
     first = capsys.readouterr().err
-    monkeypatch.setattr(encoded, "_decode", None)  # nothing is decoded again
+    monkeypatch.setattr(decode_lib, "decode_image", None)  # nothing is decoded again
     dataset = load(**skip(), **PATHS["mapped"])
-    assert isinstance(dataset.train.images.base, np.memmap)
+    assert isinstance(dataset.train.images, np.memmap)
     assert_is_without(dataset, whole, train=[3])
     assert capsys.readouterr().err == first
     with pytest.raises(BadFileError, match=r"003\.png: is not a whole image file"):
         load(**PATHS["mapped"])
     with pytest.raises(DataError, match=r"data.max_bad_files: 1 files"):
-        load(**skip(data__max_bad_files=0), **PATHS["mapped"])
+        load(**skip(max_bad_files=0), **PATHS["mapped"])
 
 
 def test_an_entry_without_what_it_should_remember_is_made_again(load, nut, tmp_path):
@@ -182,14 +184,14 @@ def test_an_entry_without_what_it_should_remember_is_made_again(load, nut, tmp_p
 def test_an_entry_never_holds_other_pixels_than_its_key_says(load, nut, monkeypatch, change):
     original = encoded._key
     monkeypatch.setattr(encoded, "_key", lambda *arguments: calls.append(1) or original(*arguments))
-    calls, read = [], images.read_bytes
+    calls, read = [], decode_lib.read_bytes
 
     def change_in_between(path):
         if calls and path.name == "004.png":
             change(path)
         return read(path)
 
-    monkeypatch.setattr(images, "read_bytes", change_in_between)
+    monkeypatch.setattr(decode_lib, "read_bytes", change_in_between)
     with pytest.raises(DataError, match=r"004\.png: changed while the images were read; start"):
         load(**skip(), **PATHS["mapped"])
 
@@ -198,34 +200,33 @@ def test_an_entry_never_holds_other_pixels_than_its_key_says(load, nut, monkeypa
 def test_more_bad_files_than_allowed_are_one_error(load, nut, path):
     for index in (2, 5, 7):
         empty(nut / f"train/good/{index:03d}.png")
-    few = {"train__batch_size": 1, **PATHS[path]}
-    assert load(**skip(data__max_bad_files=3), **few).left_out == 3
+    assert load(**skip(max_bad_files=3), **PATHS[path]).left_out == 3
     message = r"^data.max_bad_files: 3 files cannot be used so far, more than 2; .*002\.png: is e"
     with pytest.raises(DataError, match=message):
-        load(**skip(data__max_bad_files=2), **few)
+        load(**skip(max_bad_files=2), **PATHS[path])
 
 
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("kind", ["good", "bent"])
-def test_too_few_images_that_can_be_used_are_refused(load, nut, kind, path):
+def test_no_usable_test_image_of_one_label_is_an_error(load, nut, kind, path):
     for file in (nut / "test" / kind).iterdir():
         empty(file)
-    with pytest.raises(DataError, match="no good or no defective test image of 'nut' can be used"):
+    with pytest.raises(DataError, match="'nut' has no normal or no defective test image"):
         load(**skip(), **PATHS[path])
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_too_few_training_images_that_can_be_used_are_refused(load, nut, path):
+def test_no_usable_training_image_is_an_error(load, nut, path):
     for file in (nut / "train/good").iterdir():
         disguise(file)
-    with pytest.raises(DataError, match="train.batch_size: 8 is more than the 0 training images"):
+    with pytest.raises(DataError, match="no training image of 'nut' can be used"):
         load(**skip(), **PATHS[path])
 
 
 def test_many_bad_files_are_counted_and_a_few_named(load, nut, capsys):
     for index in range(7):
         empty(nut / f"train/good/{index:03d}.png")
-    load(**skip(train__batch_size=1))
+    load(**skip())
     lines = capsys.readouterr().err.splitlines()
     assert "nut: 7 file(s)" in lines[0]
     assert [line.count(": is empty") for line in lines] == [0, 1, 1, 1, 1, 1, 0]
@@ -236,10 +237,6 @@ def test_messages_are_one_line_whatever_the_name(load, nut, capsys):
     names = [b"a\nb\r.png", b"\xff\xfe.png", "\u2028\u202e.png".encode()]
     for name in names:
         (nut / "train/good" / os.fsdecode(name)).write_bytes(b"")
-    argv = ["train.py", f"--config.data.root={nut.parent}", "--config.data.source=mvtec"]
-    argv += ["--config.data.category=nut", f"--workdir={nut.parent / 'run'}"]
-    assert cli.run(cli.train_main, argv) == 2
-    assert len(capsys.readouterr().err.splitlines()) == 1
     with pytest.raises(BadFileError) as error:
         load()
     assert len(str(error.value).splitlines()) == 1
@@ -249,22 +246,30 @@ def test_messages_are_one_line_whatever_the_name(load, nut, capsys):
     assert lines[1].endswith("a\\nb\\r.png: is empty; replace or remove it")
 
 
-def test_images_that_changed_after_the_start_are_refused_on_resume(load, nut, tmp_path):
-    config, workdir = config_for(nut.parent), tmp_path / "run"
-    checkpoint.save_config(workdir, config, load().train.images)
-    checkpoint.check_same_images(workdir, load().train.images)
+def start_run(folder, data_config, images):
+    config = tiny_config()
+    config.data = data_config
+    with run_lib.open_run(folder, config, images):
+        return config
+
+
+def test_a_resume_is_refused_if_training_images_changed(load, nut, tmp_path):
+    folder = tmp_path / "run"
+    start_run(folder, config_for(nut.parent), load().train.images)
+    run_lib.check_same_images(folder, load().train.images)
     write(nut / "train/good/002.png", 1)
     for path in PATHS.values():
         with pytest.raises(CheckpointError, match="was trained on 10 other images than the 10"):
-            checkpoint.check_same_images(workdir, load(**path).train.images)
+            run_lib.check_same_images(folder, load(**path).train.images)
     empty(nut / "train/good/002.png")
     with pytest.raises(CheckpointError, match="was trained on 10 other images than the 9"):
-        checkpoint.check_same_images(workdir, load(**skip()).train.images)
+        run_lib.check_same_images(folder, load(**skip()).train.images)
 
 
 def test_a_test_image_may_be_left_out_on_resume(load, nut, tmp_path):
-    workdir = tmp_path / "run"
-    checkpoint.save_config(workdir, config_for(nut.parent), load().train.images)
+    folder = tmp_path / "run"
+    config = start_run(folder, config_for(nut.parent), load().train.images)
     empty(nut / "test/bent/002.png")
-    checkpoint.check_same_run(workdir, config_for(nut.parent, **skip()))
-    checkpoint.check_same_images(workdir, load(**skip()).train.images)
+    config.data.on_bad_file = "skip"
+    run_lib.check_same_run(folder, config)
+    run_lib.check_same_images(folder, load(**skip()).train.images)

@@ -9,8 +9,8 @@ from tests.data.test_folder import config_for, write
 __all__ = ["nut"]
 
 
-def load(nut, **overrides):
-    return load_dataset(config_for(nut.parent, **overrides), "nut", nut.parent / "cache")
+def load(nut, **fields):
+    return load_dataset(config_for(nut.parent, **fields), "nut", nut.parent / "cache")
 
 
 def test_different_images_are_no_duplicates(nut, capsys):
@@ -22,16 +22,19 @@ def test_different_images_are_no_duplicates(nut, capsys):
 def test_training_images_among_the_test_images_are_reported(nut, capsys, limit):
     image = Image.open(nut / "train/good/004.png")
     image.save(nut / "test/good/001.png", compress_level=0)  # other bytes, the same pixels
-    Image.open(nut / "train/good/009.png").save(nut / "test/bent/002.png")
-    dataset = load(nut, data__memory_limit_mb=limit, data__calibration_fraction=0.1)
-    assert dataset.calibration.names[-1] == "train/good/009.png"
+    fields = {"memory_limit_mb": limit, "calibration_fraction": 0.1, "split_seed": 4}
+    held_out = load(nut, **fields).calibration.names[-1]
+    assert held_out != "train/good/004.png"
+    capsys.readouterr()
+    Image.open(nut / held_out).save(nut / "test/bent/002.png")
+    dataset = load(nut, **fields)
     assert dataset.duplicates.in_training == [
         ("test/good/001.png", "train/good/004.png"),
-        ("test/bent/002.png", "train/good/009.png"),
+        ("test/bent/002.png", held_out),
     ]
     (line,) = capsys.readouterr().err.splitlines()
     assert line == (
-        "warning: nut: 2 of the 6 test images are training images too, test/good/001.png and "
+        "warning: nut: 2 of the 6 test images are also training images, test/good/001.png and "
         "train/good/004.png for example; remove one of the two"
     )
 
@@ -46,4 +49,4 @@ def test_test_images_that_are_good_and_defective_are_reported(nut, capsys):
         write(nut / f"ground_truth/twisted/{index:03d}.png", 255)
     assert load(nut).duplicates == ([], [("test/good/001.png", "test/bent/000.png")])
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("warning: nut: 1 test image(s) are there as good and as defective, test")
+    assert line.startswith("warning: nut: 1 test image(s) are both normal and defective, test")

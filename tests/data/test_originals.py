@@ -1,85 +1,109 @@
-import gzip
+import functools
+import hashlib
+import http.server
+import subprocess
+import sys
+import tarfile
+import threading
+from pathlib import Path
 
-import numpy as np
 import pytest
+import tensorflow_datasets as tfds
 
 from daad_jax.data import originals
+from daad_jax.data.sources import cifar10, mnist
 from daad_jax.errors import DataError
+from tests.data.conftest import check_against
 
-MNIST, CIFAR10 = originals.MNIST, originals.CIFAR10
-
-
-def read(original, root, split):
-    reader = originals.folder_reader(original, str(root))
-    return originals.read_split(original, split, reader)
+REPOSITORY = Path(__file__).parents[2]
 
 
-def test_mnist(tiny_mnist):
+@pytest.fixture
+def serve(tmp_path, monkeypatch):
+    """Serves files on this machine in place of the original addresses."""
+    folder = tmp_path / "served"
+    folder.mkdir()
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *arguments):
+            pass
+
+    handler = functools.partial(Handler, directory=folder)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+
+        def serve(files):
+            infos = {}
+            for file in files:
+                content = file.read_bytes()
+                (folder / file.name).write_bytes(content)
+                url = f"http://127.0.0.1:{running.server_port}/{file.name}"
+                checksum = hashlib.sha256(content).hexdigest()
+                infos[url] = tfds.download.checksums.UrlInfo(
+                    size=len(content), checksum=checksum, filename=file.name
+                )
+            monkeypatch.setattr(originals, "_url_infos", lambda source: infos)
+            return folder
+
+        yield serve
+        running.shutdown()
+
+
+def test_mnist_is_downloaded_once(load, tiny_mnist, serve, tmp_path):
     root, splits = tiny_mnist
-    for split, (pixels, labels) in splits.items():
-        found_pixels, found_labels = read(MNIST, root, split)
-        np.testing.assert_array_equal(found_pixels[..., 0], pixels)
-        np.testing.assert_array_equal(found_labels, labels)
+    served = serve(root.iterdir())
+    check_against(load("2", source="mnist"), splits, 2, mnist.CLASSES)
+    for file in served.iterdir():
+        file.unlink()
+    check_against(load("3", source="mnist"), splits, 3, mnist.CLASSES)
+    kept = tmp_path / "tfds" / "originals" / "mnist"
+    assert sorted(kept.iterdir()) == [kept / name for name in sorted(sum(mnist.FILES.values(), ()))]
 
 
-@pytest.mark.parametrize("inside", ["", "cifar-10-batches-bin"])
-def test_cifar10_from_the_folder_or_its_parent(tiny_cifar10, inside):
+def test_cifar10_is_downloaded(load, tiny_cifar10, serve, tmp_path):
     root, splits = tiny_cifar10
-    for split, (pixels, labels) in splits.items():
-        found_pixels, found_labels = read(CIFAR10, root / inside, split)
-        np.testing.assert_array_equal(found_pixels, pixels)
-        np.testing.assert_array_equal(found_labels, labels)
+    archive = tmp_path / cifar10.ARCHIVE
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.add(root / cifar10.FOLDER, arcname=cifar10.FOLDER)
+    serve([archive])
+    check_against(load("ship", source="cifar10"), splits, 8, cifar10.CLASSES)
 
 
-def test_missing_file(tiny_mnist):
-    root, _ = tiny_mnist
-    (root / "t10k-labels-idx1-ubyte.gz").unlink()
-    with pytest.raises(DataError, match=r"t10k-labels-idx1-ubyte\.gz: missing; data\.root"):
-        originals.folder_reader(MNIST, str(root))
+def test_a_download_with_another_checksum_is_an_error(load, tiny_mnist, serve, tmp_path):
+    root, splits = tiny_mnist
+    served = serve(root.iterdir())
+    (served / "t10k-labels-idx1-ubyte.gz").write_bytes(b"something else")
+    with pytest.raises(DataError, match=r"^data\.root: MNIST cannot be downloaded to") as caught:
+        load("2", source="mnist")
+    assert "\n" not in str(caught.value)
+    assert not list((tmp_path / "tfds" / "originals" / "mnist").glob("t10k*"))
+    serve(root.iterdir())
+    check_against(load("2", source="mnist"), splits, 2, mnist.CLASSES)
 
 
-def damage(content, how):
-    raw = gzip.decompress(content)
-    return {
-        "cut": content[: len(content) // 2],
-        "text": b"not a gzip file",
-        "empty": b"",
-        "short": gzip.compress(raw[:-1]),
-        "other": gzip.compress(b"\x00\x00\x0d" + raw[3:]),
-        "header": gzip.compress(raw[:6]),
-    }[how]
-
-
-@pytest.mark.parametrize("how", ["cut", "text", "empty", "short", "other", "header"])
-@pytest.mark.parametrize("name", MNIST.files["train"])
-def test_damaged_mnist(tiny_mnist, name, how):
-    root, _ = tiny_mnist
-    (root / name).write_bytes(damage((root / name).read_bytes(), how))
-    with pytest.raises(DataError, match=rf"^{name}: .*; restore") as caught:
-        read(MNIST, root, "train")
+@pytest.mark.usefixtures("offline")
+@pytest.mark.parametrize(("source", "file"), [("mnist", "t10k-"), ("cifar10", cifar10.ARCHIVE)])
+def test_without_a_network_the_error_names_the_files(load, source, file):
+    with pytest.raises(DataError, match=r"^data\.root: .* cannot be reached .*no route") as caught:
+        load("2", source=source)
+    assert file in str(caught.value)
+    assert "--config.data.root=FOLDER" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_mnist_counts_must_agree(tiny_mnist):
-    root, _ = tiny_mnist
-    other = (root / "t10k-labels-idx1-ubyte.gz").read_bytes()
-    (root / "train-labels-idx1-ubyte.gz").write_bytes(other)
-    with pytest.raises(DataError, match="30 labels for 40 images"):
-        read(MNIST, root, "train")
+def test_the_urls_of_the_library_have_the_expected_file_names():
+    for source, files in (("mnist", sum(mnist.FILES.values(), ())), ("cifar10", [cifar10.ARCHIVE])):
+        names = {url.rsplit("/", 1)[1] for url in originals._url_infos(source)}
+        assert names == set(files)
 
 
-@pytest.mark.parametrize("content", [b"", b"\x01" * 3072, b"\x0a" * 3073])
-def test_damaged_cifar10(tiny_cifar10, content):
-    root, _ = tiny_cifar10
-    (root / "cifar-10-batches-bin" / "data_batch_3.bin").write_bytes(content)
-    with pytest.raises(DataError, match=r"^data_batch_3\.bin: "):
-        read(CIFAR10, root, "train")
-
-
-def test_fingerprint_sees_every_file(tiny_mnist):
-    root, _ = tiny_mnist
-    seen = {originals.fingerprint(MNIST, originals.folder_reader(MNIST, str(root)))}
-    for name in MNIST.all_files:
-        (root / name).write_bytes((root / name).read_bytes() + b"\0")
-        seen.add(originals.fingerprint(MNIST, originals.folder_reader(MNIST, str(root))))
-    assert len(seen) == 5
+def test_reading_original_files_imports_neither_library(tiny_mnist):
+    code = f"""
+import sys
+from daad_jax.config import DataConfig
+from daad_jax.data import load_dataset
+config = DataConfig(source="mnist", root={str(tiny_mnist[0])!r}, image_size=16)
+assert len(load_dataset(config, "0").test) == 30
+assert not {{"tensorflow_datasets", "tensorflow", "jax", "flax"}} & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=REPOSITORY)

@@ -1,12 +1,20 @@
 import numpy as np
 import pytest
 
-from daad_jax.data import textures
+from daad_jax.config import DataConfig
+from daad_jax.data import list_categories
+from daad_jax.data.sources import textures
+from daad_jax.errors import ConfigError
+
+
+def load(category, **fields):
+    fields = {"image_size": 64, "channels": 1, "calibration_fraction": 0.1, **fields}
+    return textures.load(DataConfig(source="textures", **fields), category, None)
 
 
 @pytest.fixture(scope="module", params=textures.CATEGORIES)
 def dataset(request):
-    return textures.load_textures(request.param, calibrate=True)
+    return load(request.param)
 
 
 def places(photograph, crop):
@@ -73,11 +81,31 @@ def test_pixels_outside_the_mask_are_the_photographs(dataset):
 
 
 def test_textures_are_the_same_every_time(dataset):
-    again = textures.load_textures(dataset.category, calibrate=True)
+    again = load(dataset.category)
     np.testing.assert_array_equal(dataset.train.images, again.train.images)
     np.testing.assert_array_equal(dataset.test.images, again.test.images)
     np.testing.assert_array_equal(dataset.test.masks, again.test.masks)
 
 
 def test_nothing_is_held_out_unless_asked():
-    assert len(textures.load_textures("brick", calibrate=False).calibration) == 0
+    assert len(load("brick", calibration_fraction=0.0).calibration) == 0
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "named"),
+    [
+        ("image_size", 32, "image_size"),
+        ("channels", 3, "image_size"),
+        ("brightness", "equal", "brightness"),
+    ],
+)
+def test_other_sizes_and_colours_are_an_error(field, value, named):
+    with pytest.raises(ConfigError, match=rf"^data\.{named}: the textures need "):
+        load("brick", **{field: value})
+
+
+def test_categories():
+    assert list_categories(DataConfig(source="textures")) == ["brick", "grass", "gravel"]
+    assert list_categories(DataConfig(source="textures", category="grass")) == ["grass"]
+    with pytest.raises(ConfigError, match=r"^data\.category: no texture 'gras'; did you mean"):
+        list_categories(DataConfig(source="textures", category="gras"))

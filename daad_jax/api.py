@@ -1,0 +1,167 @@
+"""Functions for those who never touch a flag: check, train, evaluate, one step.
+
+Everything here is exported from `daad_jax`.
+"""
+
+import contextlib
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from daad_jax import config as config_lib
+from daad_jax import data
+from daad_jax.addressing import Rule
+from daad_jax.config import Config
+from daad_jax.data import Dataset
+from daad_jax.evaluation import evaluate as evaluation
+from daad_jax.evaluation.evaluate import Evaluation
+from daad_jax.models.autoencoder import normalize_images
+from daad_jax.models.build import Networks, build_networks
+from daad_jax.runtime import sharding
+from daad_jax.scoring import scores
+from daad_jax.train import loop, losses, step
+from daad_jax.train import state as state_lib
+from daad_jax.train.state import TrainState
+from daad_jax.workdir.run import Run, open_run
+
+
+def check(config: Config, rule: Rule | None = None) -> None:
+    """Checks everything about a config that can be known without its images.
+
+    Args:
+        config: the config.
+        rule: the addressing rule to use instead of the one that `memory.addressing` names.
+
+    Raises:
+        ConfigError: naming the first field that cannot work and what to do.
+    """
+    config_lib.validate(config)
+    data.check_source(config.data)
+    losses.check_losses(config)
+    scores.check_decision(config)
+    build_networks(config, rule)
+
+
+def fit(
+    config: Config,
+    dataset: Dataset,
+    *,
+    workdir: str | Path | Callable[[], Run] | None = None,
+    rule: Rule | None = None,
+    mesh: jax.sharding.Mesh | None = None,
+    stop_at: int | None = None,
+    log: Callable[[str], None] = print,
+) -> TrainState:
+    """Trains a config on the normal images of a dataset.
+
+    Args:
+        config: the config; it is checked first.
+        dataset: its `train` images are used.
+        workdir: folder of checkpoints and logs; training resumes from its last checkpoint. Or a
+            function that opens a `Run`. With None nothing is written.
+        rule: the addressing rule to use instead of the one that `memory.addressing` names.
+        mesh: the devices; by default all of them.
+        stop_at: stop after this many updates, as if interrupted.
+        log: receives progress messages.
+
+    Returns:
+        The state after the last update.
+
+    Raises:
+        ConfigError: if the config, or the batch it asks for, cannot work.
+        CheckpointError: if the workdir holds another run, is damaged or is in use.
+        NonFiniteError: when a loss or gradient is not finite.
+        SaveError: when a checkpoint or log cannot be written.
+    """
+    check(config, rule)
+    mesh = mesh or sharding.make_mesh()
+    networks = build_networks(config, rule, devices=mesh.size)
+    images = dataset.train.images
+    with contextlib.ExitStack() as stack:
+        run: Any = workdir
+        if isinstance(workdir, (str, Path)):
+            opened = open_run(Path(workdir), config, images)
+            run = functools.partial(stack.enter_context, opened)
+        options: dict[str, Any] = {
+            "mesh": mesh,
+            "category": dataset.category,
+            "stop_at": stop_at,
+            "log": log,
+        }
+        return loop.train(config, networks, images, run=run, **options)
+
+
+def evaluate(
+    config: Config,
+    state: TrainState,
+    dataset: Dataset,
+    *,
+    rule: Rule | None = None,
+    mesh: jax.sharding.Mesh | None = None,
+) -> Evaluation:
+    """Scores the test images of a dataset with a trained state. Nothing is read or written.
+
+    Args:
+        config: the config that the state was trained with.
+        state: what `fit` returned.
+        dataset: training, calibration and test images.
+        rule: the addressing rule that the state was trained with, if it was given to `fit`.
+        mesh: the devices; by default all devices of this process.
+
+    Returns:
+        The `Evaluation`: scores, metrics, baselines and diagnostics.
+
+    Raises:
+        ConfigError: if the config cannot work.
+        NonFiniteError: if a score is not finite because the training has diverged.
+    """
+    check(config, rule)
+    mesh = mesh or sharding.make_mesh(jax.local_devices())
+    variables = jax.device_get(state.eval_variables)
+    return evaluation.evaluate(
+        config,
+        build_networks(config, rule, devices=mesh.size),
+        sharding.place_tree(variables, mesh),
+        int(np.asarray(jax.device_get(state.step))),
+        dataset,
+        mesh=mesh,
+    )
+
+
+def init_state(config: Config, networks: Networks, key: jax.Array, images: jax.Array) -> TrainState:
+    """Makes the state at step 0. Pure: it can be jitted.
+
+    Args:
+        config: the config.
+        networks: the modules of the config.
+        key: a random key.
+        images: training images, uint8 ``(B, H, W, C)`` in 0 to 255; the memory items are scaled to
+            the queries of these images.
+
+    Returns:
+        The state, with running means 0 and running variances 1.
+    """
+    spec = step.step_spec(config)
+    normalized = normalize_images(images)
+    return state_lib.init_state(
+        networks, spec.adam, key, normalized, average=spec.average_decay > 0
+    )
+
+
+def make_train_step(
+    config: Config, *, networks: Networks | None = None
+) -> Callable[[TrainState, jax.Array, jax.Array], step.StepResult]:
+    """Builds the train step of a config: a pure function, to be jitted by the caller.
+
+    Args:
+        config: the config.
+        networks: the modules; by default those that the config describes.
+
+    Returns:
+        ``step(state, images, key) -> StepResult`` with uint8 images ``(B, H, W, C)`` in 0 to 255.
+    """
+    return step.make_train_step(networks or build_networks(config), step.step_spec(config))

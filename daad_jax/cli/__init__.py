@@ -1,0 +1,79 @@
+"""The commands: one module of this folder for each verb.
+
+A new verb is one new module with a function ``run(argv)`` and one row of `VERBS`.
+"""
+
+import importlib
+import sys
+from collections.abc import Callable, Sequence
+
+from daad_jax.errors import ConfigError, UserError, suggestion
+from daad_jax.runtime import memory, processes, signals
+
+# Verb, which is also the name of its module, and what it does.
+VERBS = {
+    "train": "train and evaluate one category, or each in turn",
+    "evaluate": "evaluate a trained run again",
+    "grid": "train and evaluate many configs",
+    "table": "print the results of a grid as a table",
+}
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs one verb.
+
+    Args:
+        argv: the verb, then its flags.
+
+    Returns:
+        The exit code, see `guarded`.
+    """
+
+    def command() -> None:
+        run = importlib.import_module(f"{__name__}.{_verb(argv)}").run
+        signals.check()  # a signal may have arrived during the imports
+        run(argv)
+
+    return guarded(command)
+
+
+def guarded(command: Callable[[], None]) -> int:
+    """Runs a command with signals handled, and reports user errors as one line on stderr.
+
+    Returns:
+        The exit code: 0 for success; 1 when a file cannot be written, memory runs out or some runs
+        of a grid failed; 2 for bad input; 3 for a loss that is not finite; 75 when SIGTERM or
+        SIGINT stopped the command and re-running it resumes. A second signal ends the process with
+        128 plus the signal's number.
+    """
+    memory.keep_freed_memory()
+    try:
+        with signals.listen():
+            command()
+    except UserError as error:
+        return _fail(str(error), error.exit_code)
+    except signals.Interrupted as stop:
+        message = f"interrupted by {stop}; re-run the same command to resume"
+        print(message, file=sys.stderr, flush=True)
+        return signals.EXIT_CODE
+    except MemoryError:
+        return _fail("out of memory; lower data.image_size or data.memory_limit_mb", 1)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        return _fail(f"{where}{error.strerror or error}", 1)
+    return 0
+
+
+def _verb(argv: Sequence[str]) -> str:
+    if not argv:
+        described = ", ".join(f"{verb} ({sentence})" for verb, sentence in VERBS.items())
+        raise ConfigError(f"daad_jax: no verb given; give one of {described}")
+    if argv[0] not in VERBS:
+        raise ConfigError(f"{argv[0]}: no such verb; {suggestion(argv[0], VERBS)}")
+    return argv[0]
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr, flush=True)
+    processes.leave(code)
+    return code

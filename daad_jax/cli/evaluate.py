@@ -1,0 +1,61 @@
+"""``evaluate``: evaluates the last checkpoints of a workdir again."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+from absl import flags
+
+from daad_jax import addressing, api
+from daad_jax.addressing import Rule
+from daad_jax.cli import output
+from daad_jax.cli.flags import define_custom_code, parse_flags
+from daad_jax.config import Config
+from daad_jax.data import load_dataset
+from daad_jax.errors import ConfigError
+from daad_jax.evaluation.evaluate import write_evaluation
+from daad_jax.models.build import build_networks
+from daad_jax.runtime import sharding
+from daad_jax.train.state import restore_state
+from daad_jax.workdir.run import check_same_images, find_runs, load_config, open_finished_run
+
+
+def run(argv: Sequence[str]) -> None:
+    """Evaluates every run of a workdir; writes its files and prints tables.
+
+    Args:
+        argv: "evaluate", then the flags.
+
+    Raises:
+        UserError: if the flags, the workdir or the data cannot be used.
+    """
+    values = flags.FlagValues()
+    flags.DEFINE_string("workdir", None, "Folder that train wrote to.", flag_values=values)
+    define_custom_code(values)
+    parse_flags(values, argv)
+    if not values.workdir:
+        raise ConfigError("--workdir: give the folder that train.py wrote to")
+    workdir = Path(values.workdir).expanduser()
+    folders = find_runs(workdir)
+    configs = [load_config(folder) for folder in folders]
+    rules = [
+        addressing.parse_rule(config.memory.addressing, allow_custom_code=values.allow_custom_code)
+        for config in configs
+    ]
+    summaries = [_evaluate(*one) for one in zip(folders, configs, rules, strict=True)]
+    output.show_summary(workdir, folders, summaries)
+
+
+def _evaluate(folder: Path, config: Config, rule: Rule) -> dict[str, Any]:
+    """Evaluates one run; returns what ``evaluation.json`` holds."""
+    mesh = sharding.make_mesh(jax.local_devices())
+    with open_finished_run(folder):
+        dataset = load_dataset(config.data, config.data.category, folder / "cache")
+        check_same_images(folder, dataset.train.images)
+        networks = build_networks(config, rule, devices=mesh.size)
+        state = restore_state(folder, config, networks, mesh)
+        evaluation = api.evaluate(config, state, dataset, rule=rule, mesh=mesh)
+        write_evaluation(folder, evaluation, dataset)
+        output.show_evaluation(folder, evaluation, dataset)
+    return evaluation.summary

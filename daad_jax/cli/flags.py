@@ -1,0 +1,215 @@
+"""Command-line flags: the config, overrides of its fields, and a verb's own flags.
+
+Only this file imports ml_collections.
+"""
+
+import dataclasses
+import importlib
+import os
+import re
+import runpy
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from absl import flags
+from ml_collections import config_flags
+
+from daad_jax import config as config_lib
+from daad_jax.config import Config
+from daad_jax.errors import ConfigError, UserError, suggestion
+
+_DEFAULT_PRESET = "default"
+
+
+class ConfigFlags(NamedTuple):
+    """The config that a command line asks for.
+
+    Attributes:
+        source: path of a config file, or the name of a preset.
+        setting: what follows the colon; None for the setting that the file chooses.
+        overrides: values of ``--config.FIELD=VALUE`` by the field's dotted path.
+    """
+
+    source: str
+    setting: str | None
+    overrides: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The preset's name, or the file's name without ``.py``."""
+        return Path(self.source).stem
+
+
+def parse_config_flags(values: flags.FlagValues, argv: Sequence[str]) -> ConfigFlags:
+    """Parses ``--config=FILE[:SETTING]``, ``--config.FIELD=VALUE`` and a verb's own flags.
+
+    ``--config`` also takes the name of a preset; without it the preset ``default`` is used.
+    ``--flagfile=FILE`` reads flags from a file.
+
+    Args:
+        values: defines the verb's own flags and receives their values; used once.
+        argv: the arguments, the verb first.
+
+    Raises:
+        ConfigError: for an unknown flag or field, a value of the wrong type, or a stray argument.
+    """
+    named = flags.FlagValues()
+    flags.DEFINE_string("config", _DEFAULT_PRESET, "Config file or preset.", flag_values=named)
+    rest = _call(named, argv, known_only=True)
+    overrides = _parse_overrides(values, rest)
+    source, colon, setting = named.config.partition(":")
+    return ConfigFlags(source, setting if colon else None, overrides)
+
+
+def parse_variant(words: Sequence[str]) -> dict[str, Any]:
+    """Parses ``FIELD=VALUE`` words as ``--config.FIELD=VALUE`` is parsed.
+
+    Raises:
+        ConfigError: for a word without "=", an unknown field or a value of the wrong type.
+    """
+    for word in words:
+        if "=" not in word:
+            raise ConfigError(f"{word!r} is not FIELD=VALUE; quote values that hold spaces")
+    return _parse_overrides(flags.FlagValues(), ["", *(f"--config.{word}" for word in words)])
+
+
+def parse_flags(
+    values: flags.FlagValues, argv: Sequence[str], *, positional: bool = False
+) -> list[str]:
+    """Parses a verb's own flags.
+
+    Args:
+        values: defines the flags and receives their values.
+        argv: the arguments, the verb first.
+        positional: whether arguments without dashes are allowed.
+
+    Returns:
+        The arguments without dashes.
+
+    Raises:
+        ConfigError: for an unknown flag, a value of the wrong type, or a stray argument.
+    """
+    rest = _call(values, argv)
+    if len(rest) > 1 and not positional:
+        raise ConfigError(f"{rest[1]}: not understood; flags begin with -- and use =")
+    return rest[1:]
+
+
+def define_custom_code(values: flags.FlagValues) -> None:
+    """Defines ``--allow_custom_code``: import a rule that `memory.addressing` names."""
+    flags.DEFINE_bool(
+        "allow_custom_code", False, "Import a rule that the config names.", flag_values=values
+    )
+
+
+def load_config(given: ConfigFlags) -> Config:
+    """Builds the config that a command line asks for; it is not validated yet.
+
+    Raises:
+        ConfigError: if there is no such file, preset or setting, or the file raises an exception or
+            returns something else than a `Config`.
+    """
+    get_config = _get_config(given.source)
+    try:
+        config = get_config() if given.setting is None else get_config(given.setting)
+    except UserError:
+        raise
+    except Exception as error:  # a config file is Python code
+        raise _unusable(given.source, error) from error
+    if not isinstance(config, Config):
+        raise ConfigError(f"--config: get_config() of {given.source} must return a daad_jax Config")
+    override(config, given.overrides)
+    return config
+
+
+def override(config: Config, overrides: Mapping[str, Any]) -> None:
+    """Sets fields of a config in place; `train.epochs` replaces the config's own `train.steps`.
+
+    Raises:
+        ConfigError: for a value of the wrong type, or if both lengths are given.
+    """
+    if {"train.epochs", "train.steps"} <= overrides.keys():
+        raise ConfigError("train.epochs: give it or train.steps, not both")
+    for path, value in overrides.items():
+        config_lib.set_field(config, path, value)
+    if overrides.get("train.epochs") is not None:
+        config.train.steps = None
+    config.data.root = os.path.expanduser(config.data.root)
+
+
+def _get_config(source: str) -> Callable[..., Any]:
+    """The function `get_config` of a preset or a config file."""
+    if source in config_lib.PRESETS:
+        get_config: Callable[..., Any] = importlib.import_module(
+            f"daad_jax.config.presets.{source}"
+        ).get_config
+        return get_config
+    path = Path(source).expanduser()
+    if not path.is_file():
+        hint = suggestion(path.stem, config_lib.PRESETS)
+        raise ConfigError(f"--config: no file or preset {source}; {hint}")
+    if path.suffix != ".py":
+        raise ConfigError(f"--config: {path} is not a Python file; give one like configs/folder.py")
+    try:
+        found: Callable[..., Any] = runpy.run_path(os.fspath(path))["get_config"]
+    except Exception as error:  # a config file is Python code
+        raise _unusable(source, error) from error
+    return found
+
+
+def _unusable(source: str, error: Exception) -> ConfigError:
+    return ConfigError(f"--config: {source} cannot be used ({error!r}); correct the file")
+
+
+def _parse_overrides(values: flags.FlagValues, argv: Sequence[str]) -> dict[str, Any]:
+    """Parses ``--config.FIELD=VALUE`` and the flags that `values` defines."""
+    fields = config_lib.field_types()
+    for argument in argv[1:]:
+        match = re.match(r"--?(?:no)?config\.([^=]*)", argument)
+        if match and match[1] not in fields:
+            raise ConfigError(
+                f"--config.{match[1]}: no such config field; {suggestion(match[1], fields)}"
+            )
+    try:
+        config_flags.DEFINE_config_dataclass(
+            "config", _placeholders(fields), flag_values=values, sys_argv=list(argv)
+        )
+    except (flags.Error, ValueError, TypeError) as error:
+        raise ConfigError(str(error)) from error
+    parse_flags(values, argv)
+    overrides: dict[str, Any] = config_flags.get_override_values(values["config"])
+    return overrides
+
+
+def _placeholders(fields: Mapping[str, Any]) -> Any:
+    """A config without values: ml_collections reads the fields' types from it."""
+    sections: dict[str, list[tuple[str, Any, Any]]] = {}
+    for path, declared in fields.items():
+        section, _, name = path.rpartition(".")
+        entry = (name, _flag_type(declared), dataclasses.field(default=None))
+        sections.setdefault(section, []).append(entry)
+    top = sections.pop("")
+    for section, entries in sections.items():
+        made = dataclasses.make_dataclass(section, entries)
+        top.append((section, made, dataclasses.field(default_factory=made)))
+    return dataclasses.make_dataclass("Config", top)()
+
+
+def _flag_type(declared: Any) -> type:
+    """The type by which a field's text is parsed; `object` reads any Python literal."""
+    if declared in (bool, int, float, str):
+        return declared
+    return tuple if declared == tuple[int, ...] else object
+
+
+def _call(values: flags.FlagValues, argv: Sequence[str], *, known_only: bool = False) -> list[str]:
+    """Parses flags; absl's errors become ConfigErrors."""
+    try:
+        return list(values(list(argv), known_only=known_only))
+    except flags.UnrecognizedFlagError as error:
+        known = [f"--{name}" for name in values if "." not in name]
+        name = f"--{error.flagname}"
+        raise ConfigError(f"{name}: no such flag; {suggestion(name, known)}") from error
+    except (flags.Error, ValueError, TypeError) as error:
+        raise ConfigError(str(error)) from error

@@ -1,0 +1,201 @@
+"""``train``: trains and evaluates one category, or each in turn."""
+
+import contextlib
+import functools
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from absl import flags
+
+from daad_jax import addressing, api
+from daad_jax import config as config_lib
+from daad_jax.addressing import Rule
+from daad_jax.cli import output
+from daad_jax.cli.flags import define_custom_code, load_config, parse_config_flags
+from daad_jax.config import Config
+from daad_jax.data import ALL, Dataset, display_name, list_categories, load_dataset
+from daad_jax.errors import CheckpointError
+from daad_jax.evaluation.evaluate import Evaluation, write_evaluation
+from daad_jax.runtime import processes
+from daad_jax.workdir import lock
+from daad_jax.workdir.run import CONFIG_FILE, check_same_run, open_run
+
+
+class TrainFlags(NamedTuple):
+    """The flags of ``train``.
+
+    Attributes:
+        config: the config, not validated yet.
+        workdir: folder of the run, or of the categories' runs.
+        allow_custom_code: whether a rule of the user's own may be imported.
+        distributed: how to join other processes, or None.
+    """
+
+    config: Config
+    workdir: Path
+    allow_custom_code: bool
+    distributed: str | None
+
+
+class Outcome(NamedTuple):
+    """Result of one run.
+
+    Attributes:
+        evaluation: the evaluation; None in all processes but the first.
+        train_seconds: wall-clock time of training.
+        evaluate_seconds: wall-clock time of the evaluation and its files.
+    """
+
+    evaluation: Evaluation | None
+    train_seconds: float
+    evaluate_seconds: float
+
+
+def run(argv: Sequence[str]) -> None:
+    """Trains and evaluates; writes the workdir and prints tables.
+
+    Args:
+        argv: "train", then the flags.
+
+    Raises:
+        UserError: if the flags, the config, the data or the workdir cannot be used.
+    """
+    given = parse_train_flags(argv)
+    config = given.config
+    if given.distributed:
+        processes.join(given.distributed)
+    rule = addressing.parse_rule(
+        config.memory.addressing, allow_custom_code=given.allow_custom_code
+    )
+    api.check(config, rule)
+    planned = plan(config, list_categories(config.data), given.workdir)
+    for own, folder in planned:
+        check_same_run(folder, own)
+        if processes.is_first():
+            lock.check_free(folder)
+    log: Callable[[str], None] = print if processes.is_first() else _ignore
+    summaries = []
+    for own, folder in planned:
+        dataset = load_dataset(own.data, own.data.category, folder / "cache")
+        where = display_name(folder)
+        log(f"== {dataset.category}: {len(dataset.train)} training images -> {where}")
+        show = output.show_evaluation
+        outcome = train_and_evaluate(own, folder, dataset, rule, log=log, show=show)
+        if outcome.evaluation is not None:
+            summaries.append(outcome.evaluation.summary)
+    output.show_summary(given.workdir, [folder for _, folder in planned], summaries)
+
+
+def train_and_evaluate(
+    config: Config,
+    folder: Path,
+    dataset: Dataset,
+    rule: Rule,
+    *,
+    log: Callable[[str], None],
+    show: Callable[[Path, Evaluation, Dataset], None] | None = None,
+) -> Outcome:
+    """Trains or resumes one run and evaluates the state that training returned.
+
+    Several processes train together; the first one alone evaluates while the others wait.
+
+    Args:
+        config: a checked config of one category.
+        folder: the run's folder; it is locked until this function returns.
+        dataset: the category's images.
+        rule: the addressing rule of `memory.addressing`.
+        log: receives progress messages.
+        show: called with the folder, the evaluation and the dataset in the first process, after
+            the evaluation's files are written.
+
+    Raises:
+        UserError: if the folder is in use or holds another run, the images do not fit, a loss is
+            not finite, or a file cannot be written.
+    """
+    evaluation: Evaluation | None = None
+    start = time.perf_counter()
+    with contextlib.ExitStack() as held:
+        opened = open_run(folder, config, dataset.train.images)
+        enter = functools.partial(held.enter_context, opened)
+        state = api.fit(config, dataset, workdir=enter, rule=rule, log=log)
+        trained = time.perf_counter()
+
+        def evaluate() -> None:
+            nonlocal evaluation
+            with held.pop_all():
+                evaluation = api.evaluate(config, state, dataset, rule=rule)
+                write_evaluation(folder, evaluation, dataset)
+                if show is not None:
+                    show(folder, evaluation, dataset)
+
+        # The others wait for the lock: a collective operation would time out in a long evaluation.
+        processes.in_first(evaluate, meanwhile=lambda: lock.wait_until_free(folder))
+    return Outcome(evaluation, trained - start, time.perf_counter() - trained)
+
+
+def parse_train_flags(argv: Sequence[str]) -> TrainFlags:
+    """Parses the flags of ``train``.
+
+    Args:
+        argv: the verb, then the flags.
+
+    Raises:
+        ConfigError: for an unknown flag, field, file or setting, or a value that cannot be read.
+    """
+    values = flags.FlagValues()
+    flags.DEFINE_string("workdir", None, "Folder of the run.", flag_values=values)
+    flags.DEFINE_string("distributed", None, "HOST:PORT,COUNT,INDEX or auto.", flag_values=values)
+    define_custom_code(values)
+    given = parse_config_flags(values, argv)
+    config = load_config(given)
+    name = f"{given.name}-{config.setting}"
+    if config.data.category != ALL:
+        name += f"-{folder_name(category_name(config))}"
+    workdir = Path(values.workdir or Path("runs") / name).expanduser()
+    return TrainFlags(config, workdir, values.allow_custom_code, values.distributed)
+
+
+def plan(config: Config, categories: Sequence[str], workdir: Path) -> list[tuple[Config, Path]]:
+    """The config and folder of each category's run.
+
+    Raises:
+        CheckpointError: if the workdir holds a run of one category and all are asked for, or the
+            other way round.
+    """
+    single = workdir / CONFIG_FILE
+    if config.data.category != ALL:
+        others = sorted(workdir.glob(f"*/{CONFIG_FILE}"))
+        if others and not single.exists():
+            raise CheckpointError(
+                f"{workdir}: holds runs of several categories, {display_name(others[0])} for one; "
+                "choose another --workdir"
+            )
+        return [(config, workdir)]
+    if single.exists():
+        raise CheckpointError(
+            f"{workdir}: holds the run of one category; choose another --workdir for all of them"
+        )
+    return [(with_category(config, one), workdir / folder_name(one)) for one in categories]
+
+
+def with_category(config: Config, category: str) -> Config:
+    """A copy of a config with another `data.category`."""
+    copied = config_lib.from_dict(config_lib.to_dict(config))
+    copied.data.category = category
+    return copied
+
+
+def category_name(config: Config) -> str:
+    """The config's category, or the name of `data.root` where that is the category itself."""
+    return config.data.category or Path(config.data.root).resolve().name
+
+
+def folder_name(category: str) -> str:
+    """A category as the name of one folder; a class may be called "T-shirt/top"."""
+    return category.replace("%", "%25").replace("/", "%2F")
+
+
+def _ignore(line: str) -> None:
+    pass

@@ -1,0 +1,55 @@
+"""The config of a run: typed fields, their checks, the paper's settings, presets, JSON values.
+
+Imports neither JAX nor NumPy.
+"""
+
+from daad_jax.config.presets import PRESETS
+from daad_jax.config.schema import (
+    Config,
+    DataConfig,
+    DiscriminatorConfig,
+    DivisionRates,
+    LossConfig,
+    MemoryConfig,
+    ModelConfig,
+    Rates,
+    ScoreConfig,
+    TrainConfig,
+)
+from daad_jax.config.settings import SETTINGS, from_setting
+from daad_jax.config.text import (
+    copy,
+    field_types,
+    flatten,
+    from_dict,
+    from_flat,
+    get_field,
+    set_field,
+    to_dict,
+)
+from daad_jax.config.validation import validate
+
+__all__ = [
+    "PRESETS",
+    "SETTINGS",
+    "Config",
+    "DataConfig",
+    "DiscriminatorConfig",
+    "DivisionRates",
+    "LossConfig",
+    "MemoryConfig",
+    "ModelConfig",
+    "Rates",
+    "ScoreConfig",
+    "TrainConfig",
+    "copy",
+    "field_types",
+    "flatten",
+    "from_dict",
+    "from_flat",
+    "from_setting",
+    "get_field",
+    "set_field",
+    "to_dict",
+    "validate",
+]

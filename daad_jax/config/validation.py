@@ -1,0 +1,35 @@
+"""Checks of a whole config."""
+
+from daad_jax.config.schema import Config
+from daad_jax.config.settings import check_setting
+from daad_jax.config.text import check_type, fields, get_field
+from daad_jax.errors import ConfigError
+
+
+def validate(config: Config) -> None:
+    """Checks each field by itself, and the combinations that only need the config's values.
+
+    `daad_jax.check` calls this and adds the checks of the other packages.
+
+    Raises:
+        ConfigError: naming the first field that cannot work and what to do.
+    """
+    for path, declared in fields().items():
+        value, check = get_field(config, path), declared.metadata["check"]
+        check_type(path, value, declared.type)
+        problem = check.problem(value) if check else ""
+        if problem:
+            raise ConfigError(f"{path}: {problem}")
+    check_setting(config.setting)
+    config.loss.weights()
+    if config.train.steps is None and config.train.epochs is None:
+        raise ConfigError("train.steps: None, as is train.epochs; set one of them")
+    if config.score.gamma < 1 and not config.has_discriminator:
+        raise ConfigError(
+            f"score.gamma: {config.score.gamma} needs a discriminator; set it to 1, or loss.adv or "
+            "loss.ali above 0"
+        )
+    if config.score.protocol == "calibrated" and not config.data.calibration_fraction:
+        raise ConfigError(
+            "score.protocol: 'calibrated' needs data.calibration_fraction above 0, for example 0.1"
+        )

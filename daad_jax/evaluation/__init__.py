@@ -1,0 +1,1 @@
+"""Evaluation on test images: metrics, baselines, pseudo-defects and diagnostics."""

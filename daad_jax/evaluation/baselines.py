@@ -1,0 +1,78 @@
+"""Baselines: statistics of the images that use no network."""
+
+import numpy as np
+from sklearn.decomposition import PCA
+
+from daad_jax.data import ImageSet
+from daad_jax.evaluation import metrics
+
+COMPONENTS = 32
+_MAX_FIT = 2000
+
+
+def baseline_scores(train: ImageSet, test: ImageSet) -> dict[str, np.ndarray]:
+    """Scores test images without a network.
+
+    Args:
+        train: normal images; only PCA uses them.
+        test: n images to score.
+
+    Returns:
+        For each baseline float64 ``(n,)``: ``mean`` and ``std`` of an image's pixels, ``gradient``
+        (mean length of the pixel gradient of its channel mean), ``pca`` (mean squared error of the
+        reconstruction from 32 principal components, or fewer for few images).
+    """
+    statistics = np.array([_statistics(image) for image in test.images])
+    named = dict(zip(("mean", "std", "gradient"), statistics.T, strict=True))
+    return named | {"pca": pca_error(train.images, test.images)}
+
+
+def evaluate_baselines(train: ImageSet, test: ImageSet) -> dict[str, dict[str, float]]:
+    """The ``image_auroc`` of each baseline, and ``turned_around``, 1 minus it.
+
+    Args:
+        train: normal images.
+        test: images with labels.
+    """
+    results = {}
+    for name, values in baseline_scores(train, test).items():
+        auroc = metrics.image_auroc(test.labels, values)
+        results[name] = {"image_auroc": auroc, "turned_around": 1.0 - auroc}
+    return results
+
+
+def best_baseline(baselines: dict[str, dict[str, float]]) -> tuple[str, float]:
+    """The baseline with the highest AUROC in either direction, picked by the test labels."""
+    name = max(baselines, key=lambda key: max(baselines[key].values()))
+    return name, max(baselines[name].values())
+
+
+def pca_error(train: np.ndarray, test: np.ndarray) -> np.ndarray:
+    """Mean squared error of the reconstruction of images from principal components.
+
+    Args:
+        train: uint8 ``(m, H, W, C)`` to fit on; at most 2,000 evenly spaced ones are used.
+        test: uint8 ``(n, H, W, C)``.
+
+    Returns:
+        float64 ``(n,)``, of pixels in [-1, 1].
+    """
+    fitted = _rows(train[:: max(1, -(-len(train) // _MAX_FIT))])
+    components = min(COMPONENTS, *fitted.shape)
+    pca = PCA(components, svd_solver="randomized", random_state=0).fit(fitted)
+    errors = []
+    for start in range(0, len(test), 64):
+        rows = _rows(test[start : start + 64])
+        rebuilt = pca.inverse_transform(pca.transform(rows))
+        errors.append(np.mean(np.square(rows - rebuilt), axis=1, dtype=np.float64))
+    return np.concatenate(errors)
+
+
+def _rows(images: np.ndarray) -> np.ndarray:
+    return images.reshape(len(images), -1).astype(np.float32) / 127.5 - 1.0
+
+
+def _statistics(image: np.ndarray) -> tuple[float, float, float]:
+    pixels = image.astype(np.float64)
+    down, across = np.gradient(pixels.mean(axis=-1))
+    return pixels.mean(), pixels.std(), np.hypot(down, across).mean()

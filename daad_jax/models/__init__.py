@@ -1,0 +1,1 @@
+"""The networks: block-wise memories, backbones, autoencoder and discriminator."""

@@ -1,0 +1,148 @@
+"""Builds the networks of a config and checks everything that depends on their shapes."""
+
+import functools
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from daad_jax.addressing import Rule, get_similarity, parse_rule
+from daad_jax.config import Config
+from daad_jax.errors import ConfigError
+from daad_jax.models.autoencoder import Autoencoder
+from daad_jax.models.backbones import build_backbone
+from daad_jax.models.blocks import Rates, resolve_groups, resolve_rates
+from daad_jax.models.discriminator import Discriminator, stage_count
+from daad_jax.models.memory import BlockMemory
+
+Shape = tuple[int, int, int]
+
+
+class Networks(NamedTuple):
+    """The modules of a run: hashable values without arrays.
+
+    Attributes:
+        generator: the autoencoder.
+        discriminator: the discriminator, or None without adversarial and alignment losses.
+    """
+
+    generator: Autoencoder
+    discriminator: Discriminator | None
+
+
+def image_shape(config: Config) -> Shape:
+    """``(H, W, C)`` of the images that the networks take."""
+    return (config.data.image_size, config.data.image_size, config.data.channels)
+
+
+def build_networks(config: Config, rule: Rule | None = None, *, devices: int = 1) -> Networks:
+    """Builds the networks of a config.
+
+    Args:
+        config: a validated config.
+        rule: the addressing rule; by default `memory.addressing` is parsed, without permission
+            to import code of the user's own.
+        devices: number of devices that share a batch; `memory.chunk_mib` is for one of them.
+
+    Returns:
+        The modules; equal configs give equal modules.
+
+    Raises:
+        ConfigError: naming the first field that does not fit the shapes of the networks.
+    """
+    encoder, decoder = build_backbone(config)
+    shapes = _map_shapes(encoder, image_shape(config))
+    generator = Autoencoder(encoder, decoder, _build_memories(config, rule, shapes, devices))
+    _check_reconstruction(generator, config)
+    if not config.has_discriminator:
+        return Networks(generator, None)
+    return Networks(generator, _build_discriminator(config))
+
+
+def _build_memories(
+    config: Config, rule: Rule | None, shapes: tuple[Shape, ...], devices: int
+) -> tuple[BlockMemory | None, ...]:
+    memory = config.memory
+    rule = parse_rule(memory.addressing) if rule is None else rule
+    build = functools.partial(
+        BlockMemory,
+        items=memory.items,
+        rule=rule,
+        similarity=get_similarity(memory.similarity),
+        temperature=memory.temperature,
+        init_scale=memory.init_scale,
+        learned_temperature=memory.learned_temperature,
+        frozen=memory.frozen,
+        chunk_bytes=memory.chunk_mib * 2**20 * devices,
+    )
+    memories: list[BlockMemory | None] = []
+    for index, rates in enumerate(_scale_rates(config, shapes)):
+        if rates is None:
+            memories.append(None)
+            continue
+        groups = resolve_groups(memory.banks, rates, index)
+        size = math.prod(shapes[index]) // math.prod(rates)
+        rule.check(memory.items, size, frozen=memory.frozen)
+        memories.append(build(rates=rates, groups=groups))
+    return tuple(memories)
+
+
+def _scale_rates(config: Config, shapes: tuple[Shape, ...]) -> tuple[Rates | None, ...]:
+    carries_memory = {
+        "all": [True] * len(shapes),
+        "bottleneck": [False] * (len(shapes) - 1) + [True],
+        "none": [False] * len(shapes),
+    }[config.memory.scales]
+    return resolve_rates(config.memory.division_rates, shapes, carries_memory)
+
+
+def _build_discriminator(config: Config) -> Discriminator:
+    model, fields = config.model, config.discriminator
+    height, width, _ = image_shape(config)
+    stages = stage_count(height, width)
+    if not -stages <= fields.feature_layer < stages:
+        raise ConfigError(
+            f"discriminator.feature_layer: {fields.feature_layer} is not one of the {stages} "
+            f"stages that the discriminator has at {height} px; choose from {-stages} to "
+            f"{stages - 1}"
+        )
+    return Discriminator(
+        width=fields.width,
+        max_width=fields.max_width,
+        feature_layer=fields.feature_layer,
+        batch_norm_momentum=model.batch_norm_momentum,
+        dtype=jnp.dtype(model.compute_dtype),
+    )
+
+
+@functools.lru_cache(maxsize=32)
+def _map_shapes(encoder: Any, shape: Shape) -> tuple[Shape, ...]:
+    """``(H, W, C)`` of each map of an encoder, by tracing it; nothing is computed."""
+    maps = _output_shapes(encoder, shape)
+    return tuple(one.shape[1:] for one in maps)
+
+
+def _check_reconstruction(generator: Autoencoder, config: Config) -> None:
+    shape = image_shape(config)
+    made = _reconstruction_shape(generator, shape)
+    if made != shape:
+        raise ConfigError(
+            f"model.backbone: {config.model.backbone} makes images {made} of images {shape}; its "
+            "decoder must return the encoder's input shape"
+        )
+
+
+@functools.lru_cache(maxsize=32)
+def _reconstruction_shape(generator: Autoencoder, shape: Shape) -> Shape:
+    made: Shape = _output_shapes(generator, shape).reconstruction.shape[1:]
+    return made
+
+
+def _output_shapes(module: Any, shape: Shape) -> Any:
+    def outputs(key: jax.Array, images: jax.Array) -> Any:
+        return module.init_with_output(key, images, train=False)[0]
+
+    return jax.eval_shape(
+        outputs, jax.random.key(0), jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+    )

@@ -1,0 +1,115 @@
+"""The report's section on detection: tables of scores and controls, ROC curve and histograms."""
+
+from typing import Any
+
+from daad_jax.config import Config
+from daad_jax.data import ImageSet
+from daad_jax.evaluation.evaluate import Evaluation
+from daad_jax.reports import page, plots, text
+from daad_jax.reports.page import Html, element
+from daad_jax.scoring.scores import SCORES, score_label
+
+
+def section(evaluation: Evaluation, test: ImageSet) -> Html:
+    """Renders the section.
+
+    Args:
+        evaluation: what `daad_jax.evaluation.evaluate.evaluate` returned.
+        test: the test images.
+    """
+    summary = evaluation.summary
+    return page.section(
+        "Detection",
+        _score_table(summary, evaluation.config),
+        _kind_table(summary, test),
+        _control_table(summary),
+        element("h3", "Curves and histograms"),
+        page.group("columns", _figures(evaluation, test)),
+    )
+
+
+def _figures(evaluation: Evaluation, test: ImageSet) -> list[Html]:
+    summary, config = evaluation.summary, evaluation.config
+    decision, protocol = summary["decision"], summary["protocol"]
+    label = score_label(decision, protocol)
+    curve = plots.roc_figure(
+        test.labels,
+        evaluation.scores[decision],
+        name=label,
+        samples=config.score.bootstrap_samples,
+        seed=config.seed,
+    )
+    figures = [page.plot(curve, f"ROC curve of {label}. The band is the 95 % bootstrap interval.")]
+    # The threshold is one for the calibrated A even if A itself follows the paper's protocol.
+    cut = "A_calibrated" if decision == "A" and protocol != "calibrated" else decision
+    for name in dict.fromkeys([decision, *text.headline_scores(summary)]):
+        label = score_label(name, protocol)
+        drawn = plots.score_histogram(
+            test.labels,
+            evaluation.scores[name],
+            name=label,
+            threshold=summary["threshold"] if name == cut else None,
+        )
+        figures.append(page.plot(drawn, f"{label} of good and of defective test images."))
+    return figures
+
+
+def _score_table(summary: dict[str, Any], config: Config) -> Html:
+    pseudo = {} if summary["pseudo"] is None else summary["pseudo"]["scores"]
+    rows = [
+        [
+            _named(name, summary["protocol"]),
+            f"{values['image_auroc']:.4f}",
+            text.interval(values),
+            f"{values['average_precision']:.4f}",
+            f"{values['best_f1']:.4f}",
+            *([f"{pseudo[name]:.4f}" if name in pseudo else "-"] if pseudo else []),
+        ]
+        for name, values in summary["scores"].items()
+    ]
+    header = ["score", "image AUROC", "95 % interval", "AP", "best F1"]
+    note = (
+        "AP: average precision. The relative map is the anomaly map divided by the mean map of "
+        f"normal training images. In A, R has the weight {config.score.gamma:g}. The upper "
+        f"quantile is {config.score.map_quantile:g}."
+    )
+    if summary["threshold"] is not None:
+        label = score_label(summary["decision"], "calibrated")
+        note += f" An image with {label} at or above {summary['threshold']:.4f} is defective."
+    if pseudo:
+        header.append("pseudo-defects")
+        note += (
+            " Pseudo-defects: image AUROC of held-out normal images against artificial defects. No "
+            "test image is used."
+        )
+    return page.join([page.table(header, rows), page.note(note)])
+
+
+def _kind_table(summary: dict[str, Any], test: ImageSet) -> Html:
+    names = text.headline_scores(summary)
+    rows = [
+        [kind, test.kinds.count(kind), *(f"{values[name]:.4f}" for name in names)]
+        for kind, values in summary["by_kind"].items()
+    ]
+    labels = [score_label(name, summary["protocol"]) for name in names]
+    table = page.table(["kind of defect", "images", *labels], rows)
+    note = page.note("Image AUROC of each kind of defect against all good images.")
+    return page.join([element("h3", "By kind"), table, note])
+
+
+def _control_table(summary: dict[str, Any]) -> Html:
+    rows = [
+        [name, f"{values['image_auroc']:.4f}", f"{values['turned_around']:.4f}"]
+        for name, values in summary["controls"].items()
+    ]
+    table = page.table(["control", "image AUROC", "turned around"], rows)
+    note = page.note(
+        "Simple statistics of the same images, without a network. Turned around: low values count "
+        "as defective."
+    )
+    return page.join([element("h3", "Controls"), table, note])
+
+
+def _named(name: str, protocol: str) -> Html:
+    label, sentence = score_label(name, protocol), element("span", SCORES[name].sentence)
+    return page.join([page.escape(label), sentence])

@@ -1,0 +1,119 @@
+"""The report's section of example images: input, reconstruction and anomaly map."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from skimage.measure import find_contours
+
+from daad_jax.data import ImageSet
+from daad_jax.data.dataset import GOOD
+from daad_jax.evaluation.evaluate import Evaluation
+from daad_jax.reports import page, plots
+from daad_jax.reports.page import Html, element
+from daad_jax.reports.plots import Scale
+from daad_jax.scoring.scores import score_label
+
+_MOST_KINDS = 24
+_MOST_EXTREMES = 6
+
+
+class Example(NamedTuple):
+    """A test image to show.
+
+    Attributes:
+        kind: its defect type, or "good".
+        role: why it is shown: "worst", "typical", "best" or "only one".
+        position: its index among the test images.
+    """
+
+    kind: str
+    role: str
+    position: int
+
+
+def pick_examples(kinds: Sequence[str], score: np.ndarray) -> list[Example]:
+    """Picks the worst, typical (median) and best scored image of "good" and of each defect type.
+
+    The worst good image has the highest score, the worst defective image the lowest.
+
+    Args:
+        kinds: the kinds of n images.
+        score: the score that decides, ``(n,)``.
+    """
+    picked = []
+    for kind in sorted(set(kinds), key=lambda kind: (kind != GOOD, kind)):
+        members = np.flatnonzero([name == kind for name in kinds])
+        ranked = members[np.argsort(score[members], kind="stable")]
+        if kind == GOOD:
+            ranked = ranked[::-1]
+        count = len(ranked)
+        roles = {0: "worst", count // 2: "typical", count - 1: "best"}
+        if count == 1:
+            roles = {0: "only one"}
+        picked += [Example(kind, role, int(ranked[place])) for place, role in roles.items()]
+    return picked
+
+
+def extreme_positions(picked: Sequence[Example]) -> list[int]:
+    """The positions of the first few images that are not typical."""
+    return [one.position for one in picked if one.role != "typical"][:_MOST_EXTREMES]
+
+
+def section(evaluation: Evaluation, test: ImageSet, picked: Sequence[Example]) -> Html:
+    """Renders the section.
+
+    Args:
+        evaluation: what `daad_jax.evaluation.evaluate.evaluate` returned.
+        test: the test images.
+        picked: the images to show, from `pick_examples`.
+    """
+    scale = plots.color_scale(evaluation.raw.anomaly_map)
+    label = score_label(evaluation.summary["decision"], evaluation.summary["protocol"])
+    note = (
+        f"The worst, typical (median) and best image of each kind, ranked by {label}. The worst "
+        "good image has the highest score, the worst defective image the lowest."
+    )
+    if test.masks is not None:
+        note += " The line on a map is the outline of the mask."
+    bar = (
+        "Colours of the anomaly map, the same for all images: from 0 to "
+        f"{scale[1]:.3g}, the {100 * plots.SCALE_QUANTILE:g} % quantile of all test pixels, on a "
+        "square-root scale."
+    )
+    kinds = list(dict.fromkeys(example.kind for example in picked))
+    parts = [page.note(note), page.plot(plots.color_bar(scale), bar, class_="plot bar")]
+    for kind in kinds[:_MOST_KINDS]:
+        cards = [_card(evaluation, test, one, scale) for one in picked if one.kind == kind]
+        parts += [element("h3", kind), page.group("examples", cards)]
+    if len(kinds) > _MOST_KINDS:
+        parts.append(page.note(f"The first {_MOST_KINDS} of {len(kinds)} kinds are shown."))
+    return page.section("Examples", *parts)
+
+
+def _card(evaluation: Evaluation, test: ImageSet, example: Example, scale: Scale) -> Html:
+    index, raw, summary = example.position, evaluation.raw, evaluation.summary
+    name = test.names[index]
+    path = "" if test.masks is None else outline(test.masks[index])
+    tiles = [
+        page.tile(plots.squeeze(np.asarray(test.images[index])), "input", name),
+        page.tile(plots.to_pixels(raw.reconstruction[index]), "reconstruction", name),
+        page.tile(plots.map_colors(raw.anomaly_map[index], scale), "anomaly map", name, path),
+    ]
+    shown = dict.fromkeys([summary["decision"], "A", "R", "L"])
+    values = [
+        f"{score_label(score, summary['protocol'])} {evaluation.scores[score][index]:.4g}"
+        for score in shown
+        if score in evaluation.scores
+    ]
+    if evaluation.defective is not None:
+        values.append(f"decision: {'defective' if evaluation.defective[index] else GOOD}")
+    return page.example(tiles, example.role, ", ".join(values), name)
+
+
+def outline(mask: np.ndarray) -> str:
+    """The outline of a bool ``(H, W)`` mask as the data of an SVG path, in pixels."""
+    padded = np.pad(mask, 1).astype(np.float32)
+    # Contours have the coordinates of pixel centres, moved by the padding.
+    lines = [contour - 0.5 for contour in find_contours(padded, 0.5)]
+    return "".join("M" + "L".join(f"{x:g} {y:g}" for y, x in line) + "Z" for line in lines)

@@ -1,0 +1,114 @@
+"""Tables for the terminal."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from daad_jax.errors import printable
+from daad_jax.evaluation.baselines import best_baseline
+from daad_jax.scoring.scores import SCORES, score_label
+
+
+def evaluation_table(result: dict[str, Any]) -> str:
+    """Renders one category's evaluation: each score, pixel AUROC, threshold and baselines.
+
+    Args:
+        result: the summary of a `daad_jax.evaluation.evaluate.Evaluation`.
+    """
+    title = (
+        f"{printable(result['category'])} ({result['setting']}, step {result['step']}): "
+        f"{result['test_good']} good and {result['test_defective']} defective test images"
+    )
+    rows = [["score", "image AUROC", "95 % interval", "AP", "best F1"]]
+    for name, values in result["scores"].items():
+        rows.append(
+            [
+                score_label(name, result["protocol"]),
+                f"{values['image_auroc']:.4f}",
+                interval(values),
+                f"{values['average_precision']:.4f}",
+                f"{values['best_f1']:.4f}",
+            ]
+        )
+    lines = [title, _align(rows)]
+    if result["pixel_auroc"] is not None:
+        relative = result["pixel_auroc_relative"]
+        lines.append(
+            f"pixel AUROC of the anomaly map: {result['pixel_auroc']:.4f}, relative to normal "
+            f"images: {relative:.4f}"
+        )
+    if result["threshold"] is not None:
+        label = score_label(result["decision"], "calibrated")
+        lines.append(f"threshold of {label}: {result['threshold']:.4f}")
+    decision = result["decision"]
+    kinds = ", ".join(
+        f"{printable(kind)} {values[decision]:.3f}" for kind, values in result["by_kind"].items()
+    )
+    lines.append(f"{score_label(decision, result['protocol'])} by kind of defect: {kinds}")
+    if result["pseudo"] is not None:
+        values = ", ".join(
+            f"{score_label(name, 'calibrated')} {value:.2f}"
+            for name, value in result["pseudo"]["scores"].items()
+        )
+        lines.append(f"pseudo-defects (no test image used): {values}")
+    control_rows = [["control", "image AUROC", "turned around"]]
+    for name, values in result["controls"].items():
+        control_rows.append(
+            [name, f"{values['image_auroc']:.4f}", f"{values['turned_around']:.4f}"]
+        )
+    return "\n".join([*lines, _align(control_rows)])
+
+
+def interval(values: dict[str, Any]) -> str:
+    """The 95 % interval of a score's image AUROC."""
+    low, high = values["image_auroc_interval"]
+    return f"{low:.3f} to {high:.3f}"
+
+
+def summary_table(results: Sequence[dict[str, Any]]) -> str:
+    """Renders several categories: image AUROCs, a row for each category and the mean.
+
+    The best control is the baseline with the highest AUROC, picked by the test labels.
+    """
+    return _align(summary_rows(results))
+
+
+def summary_rows(results: Sequence[dict[str, Any]]) -> list[list[str]]:
+    """Returns the cells of `summary_table`: a header, a row for each category, and the mean."""
+    names = headline_scores(results[0])
+    header = ["category", *(score_label(name, results[0]["protocol"]) for name in names)]
+    rows = [[*header, "pixel", "best control"]]
+    columns: list[list[float]] = []
+    for result in results:
+        control, value = best_baseline(result["controls"])
+        pixel = result["pixel_auroc"]
+        numbers = [result["scores"][name]["image_auroc"] for name in names]
+        numbers += [np.nan if pixel is None else pixel, value]
+        columns.append(numbers)
+        cells = [_number(number) for number in numbers]
+        rows.append([printable(result["category"]), *cells[:-1], f"{cells[-1]} ({control})"])
+    rows.append(
+        ["mean", *(_number(float(np.mean(column))) for column in zip(*columns, strict=True))]
+    )
+    return rows
+
+
+def headline_scores(result: dict[str, Any]) -> list[str]:
+    """The scores of short tables: the headline scores and the one that decides."""
+    shown = {name for name, score in SCORES.items() if score.headline} | {result["decision"]}
+    return [name for name in result["scores"] if name in shown]
+
+
+def _number(value: float) -> str:
+    return "-" if np.isnan(value) else f"{value:.4f}"
+
+
+def _align(rows: list[list[str]]) -> str:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+    rule = "  ".join("-" * width for width in widths)
+    return "\n".join([lines[0], rule, *lines[1:]])

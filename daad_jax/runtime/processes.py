@@ -1,0 +1,144 @@
+"""Several processes that train one run together, connected by `jax.distributed`.
+
+Each process computes its part of every batch. Only the first process writes to the workdir and
+evaluates. All processes read the workdir, so it must be on a disk that all of them can see.
+"""
+
+import os
+import sys
+import threading
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+
+from daad_jax.errors import ConfigError, UserError
+from daad_jax.runtime import sharding, signals
+
+_SHUTDOWN_SECONDS = 7 * 24 * 3600  # The others wait at the end while the first one evaluates.
+_LEAVE_SECONDS = 30  # A process that failed waits this long for the others to stop as well.
+
+
+class FirstProcessError(UserError):
+    """Raised in the other processes when the first process has stopped."""
+
+    def __init__(self, exit_code: int) -> None:
+        """Takes the exit code of the first process."""
+        super().__init__("the first process has stopped; see its own error message")
+        self.exit_code = exit_code
+
+
+def join(text: str) -> None:
+    """Connects to the other processes. Call it before anything else uses JAX.
+
+    Args:
+        text: ``HOST:PORT,COUNT,INDEX`` (address of the first process, number of processes, index
+            of this process from 0), or ``auto`` if JAX can find them itself, as under Slurm.
+
+    Raises:
+        ConfigError: if the text cannot be read or the other processes cannot be reached.
+    """
+    # JAX's own preemption service would replace our SIGTERM handler.
+    jax.config.update("jax_enable_preemption_service", False)
+    try:
+        if text == "auto":
+            jax.distributed.initialize(shutdown_timeout_seconds=_SHUTDOWN_SECONDS)
+        else:
+            address, count, index = text.rsplit(",", 2)
+            jax.distributed.initialize(
+                address, int(count), int(index), shutdown_timeout_seconds=_SHUTDOWN_SECONDS
+            )
+    except (ValueError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigError(
+            f"--distributed: cannot join {text!r} ({reason}); give HOST:PORT,COUNT,INDEX or auto"
+        ) from error
+    if jax.process_count() > 1:
+        signals.hold()
+
+
+def leave(code: int) -> None:
+    """Disconnects from the other processes after a failure.
+
+    Disconnecting waits for all of them, and they may be waiting for this process's part of a
+    step. If they do not disconnect within 30 seconds, this process exits.
+
+    Args:
+        code: the exit code to use in that case.
+    """
+    if not jax.distributed.is_initialized():
+        return
+    thread = threading.Thread(target=jax.distributed.shutdown, daemon=True)
+    thread.start()
+    thread.join(_LEAVE_SECONDS)
+    if thread.is_alive():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def is_first() -> bool:
+    """Returns whether this is the first process, or the only one."""
+    return jax.process_index() == 0
+
+
+def in_first(work: Callable[[], object], meanwhile: Callable[[], object] | None = None) -> None:
+    """Runs a function in the first process; the others wait until it has returned.
+
+    Args:
+        work: runs in the first process.
+        meanwhile: runs in the other processes before they wait.
+
+    Raises:
+        FirstProcessError: in the other processes, if `work` raised an exception in the first.
+    """
+    failure: Exception | None = None
+    if is_first():
+        try:
+            work()
+        except Exception as error:
+            failure = error
+    elif meanwhile is not None:
+        meanwhile()
+    if jax.process_count() > 1:
+        code = 0 if failure is None else getattr(failure, "exit_code", 1)
+        code = int(multihost_utils.broadcast_one_to_all(np.int32(code)))
+        if code and failure is None:
+            raise FirstProcessError(code)
+    if failure is not None:
+        raise failure
+
+
+def all_processes(flag: bool) -> bool:
+    """Returns the logical AND of a flag over all processes. A collective call."""
+    if jax.process_count() == 1:
+        return flag
+    return bool(np.all(multihost_utils.process_allgather(np.bool_(flag))))
+
+
+class Stop:
+    """Tells every process, after the same step, that a signal to one of them asks for a stop.
+
+    Every process calls it after each step. With several processes the answer is one step late: it
+    is the result of the call before, so that no step waits for communication.
+    """
+
+    def __init__(self, mesh: jax.sharding.Mesh) -> None:
+        """Takes the mesh of the training devices."""
+        self._mesh = mesh
+        self._pending: jax.Array | None = None
+        self._any = jax.jit(jnp.any, out_shardings=sharding.replicated(mesh))
+
+    def __call__(self) -> bool:
+        """Returns whether to stop. After True, `signals.check` raises in every process."""
+        if jax.process_count() == 1:
+            return signals.requested()
+        own, size = signals.requested(), self._mesh.size
+        flags = sharding.place_batch((size,), lambda rows: np.full(size, own)[rows], self._mesh)
+        previous, self._pending = self._pending, self._any(flags)
+        if previous is None or not bool(previous):
+            return False
+        signals.release()
+        return True

@@ -1,0 +1,59 @@
+"""The data-parallel mesh. The same code runs on one device and on many."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+DATA_AXIS = "data"
+
+
+def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """Returns a mesh with one axis, "data", over the given devices (default: all devices)."""
+    devices = jax.devices() if devices is None else devices
+    return jax.make_mesh(
+        (len(devices),), (DATA_AXIS,), axis_types=(AxisType.Auto,), devices=devices
+    )
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """Returns the sharding of the train state: a full copy on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def batched(mesh: Mesh) -> NamedSharding:
+    """Returns the sharding of a batch: its first axis is split over the devices."""
+    return NamedSharding(mesh, PartitionSpec(DATA_AXIS))
+
+
+def place_batch(
+    shape: tuple[int, ...], rows: Callable[[slice], np.ndarray], mesh: Mesh
+) -> jax.Array:
+    """Builds a batch split over the mesh; every process computes only its own part.
+
+    Args:
+        shape: shape of the whole batch.
+        rows: returns the part of the batch that a slice of the first axis selects.
+        mesh: the data-parallel mesh.
+
+    Returns:
+        The whole batch as one array, its first axis split over the mesh.
+    """
+
+    def part(index: tuple[slice, ...] | None) -> np.ndarray:
+        assert index is not None
+        return rows(index[0])
+
+    return jax.make_array_from_callback(shape, batched(mesh), part)
+
+
+def place_whole(array: np.ndarray, mesh: Mesh) -> jax.Array:
+    """Copies an array, which every process holds, to every device of the mesh."""
+    return jax.make_array_from_callback(array.shape, replicated(mesh), lambda index: array[index])
+
+
+def place_tree(tree: Any, mesh: Mesh) -> Any:
+    """Copies every array of a pytree, which every process holds, to every device of the mesh."""
+    return jax.tree.map(lambda leaf: place_whole(np.asarray(leaf), mesh), tree)

@@ -1,0 +1,1 @@
+"""Scores of images by trained networks: the table of scores, calibration, scorer, detector."""

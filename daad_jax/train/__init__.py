@@ -1,0 +1,1 @@
+"""Training: losses, state, train step, input pipeline, health checks and the loop."""

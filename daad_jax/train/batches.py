@@ -1,0 +1,39 @@
+"""Which images make the batch of a step: a pure function of the seed and the step."""
+
+import functools
+from typing import NamedTuple
+
+import numpy as np
+
+
+class BatchOrder(NamedTuple):
+    """The order in which a run visits its training images; a value.
+
+    Each epoch is one permutation of the images, cut into whole batches; a remainder is left out of
+    that epoch. An image comes at most once in an epoch, and resuming needs only the step.
+
+    Attributes:
+        seed: the run's seed.
+        images: number of training images, at least `batch_size`.
+        batch_size: images per update.
+    """
+
+    seed: int
+    images: int
+    batch_size: int
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Number of whole batches in one pass over the images."""
+        return self.images // self.batch_size
+
+    def indices(self, step: int) -> np.ndarray:
+        """Returns the images of update `step`, counted from 0: int ``(batch_size,)``."""
+        epoch, position = divmod(step, self.steps_per_epoch)
+        order = _permutation(self.seed, epoch, self.images)
+        return order[position * self.batch_size : (position + 1) * self.batch_size]
+
+
+@functools.lru_cache(maxsize=2)
+def _permutation(seed: int, epoch: int, count: int) -> np.ndarray:
+    return np.random.default_rng([seed, epoch]).permutation(count)

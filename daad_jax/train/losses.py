@@ -1,0 +1,258 @@
+"""The losses: pure functions, and the table `LOSSES` of the terms of the generator's loss.
+
+A new loss is one entry of the table. It gets its weight from ``loss.NAME`` or ``loss.extra`` of
+the config and is logged as ``loss/NAME``.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from daad_jax.config import Config
+from daad_jax.errors import ConfigError, suggestion
+
+
+class StepOutputs(NamedTuple):
+    """The arrays that losses are computed from.
+
+    Attributes:
+        images: the batch x, ``(B, H, W, C)`` in [-1, 1].
+        reconstruction: x_hat, ``(B, H, W, C)`` in [-1, 1].
+        features_real: f_D(x), ``(B, h, w, c)``; None without a discriminator.
+        features_fake: f_D(x_hat), ``(B, h, w, c)``; None without a discriminator.
+        logits_real: the discriminator's logits of the images, ``(B,)``; None without one.
+        logits_fake: the discriminator's logits of the reconstructions, ``(B,)``; None without one.
+        addressing: weighted sum of the losses of the addressing rules, a scalar; None if no rule
+            has a loss.
+    """
+
+    images: jax.Array
+    reconstruction: jax.Array
+    features_real: jax.Array | None = None
+    features_fake: jax.Array | None = None
+    logits_real: jax.Array | None = None
+    logits_fake: jax.Array | None = None
+    addressing: jax.Array | None = None
+
+
+class Loss(NamedTuple):
+    """One entry of `LOSSES`.
+
+    Attributes:
+        function: maps `StepOutputs` and a `LossSpec` to a scalar.
+        needs_discriminator: whether it uses the discriminator's logits or features.
+        sentence: a short description for reports.
+    """
+
+    function: "Callable[[StepOutputs, LossSpec], jax.Array]"
+    needs_discriminator: bool
+    sentence: str
+
+
+class Term(NamedTuple):
+    """A loss and its weight in the generator's total loss."""
+
+    name: str
+    weight: float
+    loss: Loss
+
+
+class LossSpec(NamedTuple):
+    """The losses of a run; a value.
+
+    Attributes:
+        terms: the terms of the generator's loss, in the order in which they are added.
+        unsquared_norm: whether L_rec and L_ali are means of unsquared norms.
+        saturating: whether the generator's adversarial loss is the saturating one.
+        alignment_updates_discriminator: whether L_ali also trains the discriminator.
+    """
+
+    terms: tuple[Term, ...]
+    unsquared_norm: bool = False
+    saturating: bool = False
+    alignment_updates_discriminator: bool = False
+
+    def weight(self, name: str) -> float:
+        """The weight of a term; 0 if there is no such term."""
+        return next((term.weight for term in self.terms if term.name == name), 0.0)
+
+    @property
+    def trains_discriminator(self) -> bool:
+        """Whether the discriminator has a loss, so that its parameters are updated."""
+        return self.weight("adv") > 0 or self.alignment_updates_discriminator
+
+
+def loss_spec(config: Config) -> LossSpec:
+    """Reads the losses from a config.
+
+    Raises:
+        ConfigError: if `loss.extra` names an unknown loss, a loss with a field of its own, or a
+            loss that needs a discriminator where there is none.
+    """
+    settings = config.loss
+    terms = []
+    for name, weight in settings.weights().items():
+        if name not in LOSSES:
+            raise ConfigError(f"loss.extra: no loss {name!r}; {suggestion(name, LOSSES)}")
+        loss = LOSSES[name]
+        if not loss.needs_discriminator or config.has_discriminator:
+            terms.append(Term(name, weight, loss))
+        elif weight > 0:
+            raise ConfigError(
+                f"loss.extra: {name} needs a discriminator; set loss.adv or loss.ali above 0"
+            )
+    return LossSpec(
+        tuple(terms),
+        unsquared_norm=settings.norm == "norm",
+        saturating=settings.adversarial == "saturating",
+        alignment_updates_discriminator=settings.alignment_updates_discriminator,
+    )
+
+
+def check_losses(config: Config) -> None:
+    """Checks that every loss a config names exists and can be computed.
+
+    Raises:
+        ConfigError: if `loss.extra` names an unknown loss, or one that needs a discriminator where
+            there is none.
+    """
+    loss_spec(config)
+
+
+def generator_loss(outputs: StepOutputs, spec: LossSpec) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """The total loss that the generator minimises, Eq. (3): the weighted sum of its terms.
+
+    ``lambda_rec L_rec + lambda_adv L_adv + lambda_ali L_ali``, plus the losses of `loss.extra` with
+    their weights and the losses of the addressing rules, which the paper does not have.
+
+    Args:
+        outputs: of the networks.
+        spec: the terms and their weights.
+
+    Returns:
+        The loss, a scalar, and the metrics ``loss/NAME`` of each term (unweighted),
+        ``loss/addressing`` where there is one, and ``loss/generator``.
+    """
+    values = {term.name: term.loss.function(outputs, spec) for term in spec.terms}
+    total = sum((term.weight * values[term.name] for term in spec.terms), jnp.zeros(()))
+    if outputs.addressing is not None:
+        values["addressing"] = outputs.addressing
+        total = total + outputs.addressing
+    metrics = {f"loss/{name}": value for name, value in values.items()}
+    return total, metrics | {"loss/generator": total}
+
+
+def discriminator_loss(
+    outputs: StepOutputs, spec: LossSpec
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """The loss that the discriminator minimises: lambda_adv times the adversarial error.
+
+    With `alignment_updates_discriminator`, ``lambda_ali L_ali`` is added.
+
+    Args:
+        outputs: of the networks, with a discriminator.
+        spec: the weights.
+
+    Returns:
+        The loss, a scalar, and the metrics ``loss/discriminator`` (unweighted, without L_ali),
+        ``discriminator/real`` and ``discriminator/fake``, the mean probabilities D(x) and D(x_hat).
+    """
+    real, fake = outputs.logits_real, outputs.logits_fake
+    assert real is not None
+    assert fake is not None
+    error = jnp.mean(discriminator_error(real, fake))
+    loss = spec.weight("adv") * error
+    if spec.alignment_updates_discriminator:
+        loss = loss + spec.weight("ali") * alignment_loss(outputs, spec)
+    metrics = {
+        "loss/discriminator": error,
+        "discriminator/real": jnp.mean(jax.nn.sigmoid(real)),
+        "discriminator/fake": jnp.mean(jax.nn.sigmoid(fake)),
+    }
+    return loss, metrics
+
+
+def reconstruction_loss(outputs: StepOutputs, spec: LossSpec) -> jax.Array:
+    """L_rec, Eq. (4): the mean squared error of the reconstruction, a scalar in [0, 4].
+
+    The paper writes the L2 norm of ``x - x_hat``; its weight of 50 suggests a mean over elements.
+    With `unsquared_norm` it is the mean over images of the unsquared norm. No factor of 0.5.
+    """
+    return _mean(jnp.square(outputs.images - outputs.reconstruction), spec)
+
+
+def adversarial_loss(outputs: StepOutputs, spec: LossSpec) -> jax.Array:
+    """L_adv of the generator: the mean of `generator_adversarial_error`, a scalar."""
+    assert outputs.logits_fake is not None
+    return jnp.mean(generator_adversarial_error(outputs.logits_fake, saturating=spec.saturating))
+
+
+def alignment_loss(outputs: StepOutputs, spec: LossSpec) -> jax.Array:
+    """L_ali, Eq. (6): the mean squared difference of f_D(x) and f_D(x_hat), a scalar, at least 0.
+
+    With `unsquared_norm` it is the mean over images of the unsquared norm. The generator's gradient
+    reaches it through f_D(x_hat) only.
+    """
+    assert outputs.features_real is not None
+    assert outputs.features_fake is not None
+    return _mean(jnp.square(outputs.features_real - outputs.features_fake), spec)
+
+
+def absolute_loss(outputs: StepOutputs, spec: LossSpec) -> jax.Array:
+    """Mean absolute error of the reconstruction, a scalar in [0, 2]. Not in the paper."""
+    del spec
+    return jnp.mean(jnp.abs(outputs.images - outputs.reconstruction))
+
+
+def discriminator_error(logits_real: jax.Array, logits_fake: jax.Array) -> jax.Array:
+    """Minus the value of the adversarial game, Eq. (5): ``-(log D(x) + log(1 - D(x_hat)))``.
+
+    Args:
+        logits_real: the discriminator's logits of images, any shape.
+        logits_fake: the discriminator's logits of reconstructions, the same shape.
+
+    Returns:
+        The same shape, at least 0; 2 log 2 where both probabilities are 0.5.
+    """
+    return jax.nn.softplus(-logits_real) + jax.nn.softplus(logits_fake)
+
+
+def generator_adversarial_error(logits_fake: jax.Array, *, saturating: bool = False) -> jax.Array:
+    """The generator's part of the adversarial game, from logits.
+
+    Args:
+        logits_fake: the discriminator's logits of reconstructions, any shape.
+        saturating: ``log(1 - D(x_hat))`` as in the paper when true; ``-log D(x_hat)``, whose
+            gradient does not vanish for a confident discriminator, when false.
+
+    Returns:
+        The same shape.
+    """
+    if saturating:
+        return -jax.nn.softplus(logits_fake)
+    return jax.nn.softplus(-logits_fake)
+
+
+def mean_norm(squared_error: jax.Array) -> jax.Array:
+    """The unsquared L2 norm of each example over all but the first axis: ``(B, ...) -> (B,)``.
+
+    The gradient at an error of exactly zero is zero.
+    """
+    total = jnp.sum(squared_error.reshape(squared_error.shape[0], -1), axis=-1)
+    positive = total > 0.0
+    return jnp.where(positive, jnp.sqrt(jnp.where(positive, total, 1.0)), 0.0)
+
+
+def _mean(squared_error: jax.Array, spec: LossSpec) -> jax.Array:
+    return jnp.mean(mean_norm(squared_error) if spec.unsquared_norm else squared_error)
+
+
+LOSSES: dict[str, Loss] = {
+    "rec": Loss(reconstruction_loss, False, "reconstruction: mean squared error"),
+    "adv": Loss(adversarial_loss, True, "adversarial loss of the generator"),
+    "ali": Loss(alignment_loss, True, "alignment of the discriminator's features"),
+    "l1": Loss(absolute_loss, False, "mean absolute error of the reconstruction"),
+}
+"""The losses that a config can give a weight: `loss.rec`, `loss.adv`, `loss.ali`, `loss.extra`."""

@@ -1,0 +1,303 @@
+"""The train step: a pure function that updates both networks from one forward pass."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from daad_jax.config import Config
+from daad_jax.models.autoencoder import normalize_images, summarize_batches, summarize_reads
+from daad_jax.models.build import Networks
+from daad_jax.models.discriminator import Discriminator
+from daad_jax.train import losses
+from daad_jax.train.health import Finiteness, finiteness
+from daad_jax.train.losses import LossSpec, StepOutputs
+from daad_jax.train.state import AdamSpec, NetworkState, TrainState
+
+Metrics = dict[str, jax.Array]
+
+_MEMORY_STREAM = 0x6D656D  # differs from the two keys that flips are drawn with
+
+
+class StepSpec(NamedTuple):
+    """Everything that defines a step besides the networks; a value.
+
+    Attributes:
+        loss: the losses and their weights.
+        adam: the optimiser of both networks.
+        joint_batch_norm: whether the discriminator gets real and reconstructed images as one batch.
+        flip_horizontal: whether images are mirrored at random.
+        flip_vertical: whether images are turned upside down at random.
+        average_decay: decay of the running average of the variables; 0 keeps none.
+    """
+
+    loss: LossSpec
+    adam: AdamSpec
+    joint_batch_norm: bool = False
+    flip_horizontal: bool = False
+    flip_vertical: bool = False
+    average_decay: float = 0.0
+
+
+class StepResult(NamedTuple):
+    """What a step returns.
+
+    Attributes:
+        state: the next state.
+        metrics: scalars: the losses, norms of the gradients, D(x) and D(x_hat), and the summary of
+            each memory; all of them from before the update.
+        finite: which tensors of the step were finite before the update.
+    """
+
+    state: TrainState
+    metrics: Metrics
+    finite: Finiteness
+
+
+class Gradients(NamedTuple):
+    """Gradients of each network's loss by its parameters, and the results of the forward pass.
+
+    `discriminator` is None if there is no discriminator or it is not trained.
+    """
+
+    generator: Any
+    discriminator: Any
+    metrics: Metrics
+    finite: Finiteness
+    aux: "_Aux"
+
+
+class _Aux(NamedTuple):
+    """Results of the forward pass that no loss uses."""
+
+    generator_stats: Any
+    discriminator_stats: Any
+    memory: Any
+    features: dict[str, jax.Array]
+    assembled: dict[str, jax.Array]
+    memory_metrics: Metrics
+
+
+def step_spec(config: Config) -> StepSpec:
+    """Reads the `StepSpec` from a config.
+
+    Raises:
+        ConfigError: if `loss.extra` names a loss that does not exist or cannot be computed.
+    """
+    data, train = config.data, config.train
+    return StepSpec(
+        loss=losses.loss_spec(config),
+        adam=AdamSpec(train.learning_rate, train.beta1, train.beta2),
+        joint_batch_norm=config.discriminator.batch_norm == "joint",
+        flip_horizontal=data.flip_horizontal,
+        flip_vertical=data.flip_vertical,
+        average_decay=train.average_decay,
+    )
+
+
+def make_train_step(
+    networks: Networks, spec: StepSpec
+) -> Callable[[TrainState, jax.Array, jax.Array], StepResult]:
+    """Builds the train step: one update of both networks from one forward of the generator.
+
+    Both gradients are taken at the same parameters. A discriminator without a loss gets no
+    gradient and no update, except of its batch statistics.
+
+    Args:
+        networks: the modules.
+        spec: losses, optimiser and augmentation.
+
+    Returns:
+        A pure function ``train_step(state, images, key) -> StepResult``, where `images` is uint8
+        ``(B, H, W, C)`` in 0 to 255 and `key` the run's random key, into which the step is folded.
+    """
+
+    def train_step(state: TrainState, images: jax.Array, key: jax.Array) -> StepResult:
+        key = jax.random.fold_in(key, state.step)
+        noise = jax.random.fold_in(key, _MEMORY_STREAM)
+        images = prepare_images(images, key, spec)
+        grads = gradients(networks, spec, state, images, noise)
+        aux, optimizer = grads.aux, spec.adam.optimizer()
+        generator = _update(optimizer, state.generator, grads.generator)
+        generator = dataclasses.replace(
+            generator, batch_stats=aux.generator_stats, memory=aux.memory
+        )
+        discriminator = state.discriminator
+        if discriminator is not None:
+            if grads.discriminator is not None:
+                discriminator = _update(optimizer, discriminator, grads.discriminator)
+            discriminator = dataclasses.replace(discriminator, batch_stats=aux.discriminator_stats)
+        updated = TrainState(state.step + 1, generator, discriminator, state.average)
+        if spec.average_decay > 0:
+            updated = dataclasses.replace(updated, average=_average(updated, spec.average_decay))
+        return StepResult(updated, grads.metrics, grads.finite)
+
+    return train_step
+
+
+def gradients(
+    networks: Networks,
+    spec: StepSpec,
+    state: TrainState,
+    images: jax.Array,
+    noise: jax.Array | None = None,
+) -> Gradients:
+    """Computes the gradients of both networks, each of its own loss, from one forward pass.
+
+    Args:
+        networks: the modules.
+        spec: the losses.
+        state: the state.
+        images: ``(B, H, W, C)`` in [-1, 1].
+        noise: random key of the addressing rules that draw noise; only they need one.
+
+    Returns:
+        `Gradients`.
+    """
+    discriminator_params = state.discriminator and state.discriminator.params
+    trains_discriminator = state.discriminator is not None and spec.loss.trains_discriminator
+    trained = (state.generator.params, discriminator_params)[: 1 + trains_discriminator]
+    outputs, pullback, aux = jax.vjp(
+        lambda *params: _forward(networks, spec, state, images, noise, *params),
+        *trained,
+        has_aux=True,
+    )
+    cotangent, metrics = jax.grad(losses.generator_loss, has_aux=True)(outputs, spec.loss)
+    grads = {"generator": pullback(cotangent)[0], "discriminator": None}
+    if trains_discriminator:
+        cotangent, d_metrics = jax.grad(losses.discriminator_loss, has_aux=True)(outputs, spec.loss)
+        grads["discriminator"] = pullback(cotangent)[1]
+        metrics |= d_metrics
+    elif state.discriminator is not None:
+        metrics |= losses.discriminator_loss(outputs, spec.loss)[1]
+    squares = jax.tree.map(lambda leaf: jnp.sum(jnp.square(leaf)), grads)
+    finite = finiteness(
+        ("features", aux.features),
+        ("assembled", aux.assembled),
+        ("outputs", outputs),
+        ("", {name: value for name, value in metrics.items() if name.startswith("loss/")}),
+        ("gradients", squares),  # shared with the norms, so gradients are read once
+        parameters={"generator": state.generator.params, "discriminator": discriminator_params},
+    )
+    for name in (name for name, tree in grads.items() if tree is not None):
+        metrics[f"gradient_norm/{name}"] = jnp.sqrt(sum(jax.tree.leaves(squares[name])))
+    return Gradients(**grads, metrics=metrics | aux.memory_metrics, finite=finite, aux=aux)
+
+
+def prepare_images(images: jax.Array, key: jax.Array, spec: StepSpec) -> jax.Array:
+    """Normalises uint8 images and flips each of them at random.
+
+    Args:
+        images: uint8 ``(B, H, W, C)`` in 0 to 255.
+        key: a random key.
+        spec: which flips are drawn.
+
+    Returns:
+        float32 ``(B, H, W, C)`` in [-1, 1].
+    """
+    images = normalize_images(images)
+    horizontal_key, vertical_key = jax.random.split(key)
+    if spec.flip_horizontal:
+        images = _flip(images, horizontal_key, axis=2)
+    if spec.flip_vertical:
+        images = _flip(images, vertical_key, axis=1)
+    return images
+
+
+def _flip(images: jax.Array, key: jax.Array, axis: int) -> jax.Array:
+    chosen = jax.random.bernoulli(key, 0.5, (images.shape[0], 1, 1, 1))
+    return jnp.where(chosen, jnp.flip(images, axis), images)
+
+
+def _forward(
+    networks: Networks,
+    spec: StepSpec,
+    state: TrainState,
+    images: jax.Array,
+    noise: jax.Array | None,
+    generator_params: Any,
+    discriminator_params: Any = None,
+) -> tuple[StepOutputs, _Aux]:
+    """Runs both networks; without `discriminator_params` the state's are constants."""
+    generated, updated = networks.generator.apply(
+        state.generator.variables | {"params": generator_params},
+        images,
+        train=True,
+        mutable=["batch_stats", "memory"],
+        rngs={} if noise is None else {"memory": noise},
+    )
+    summaries = generated.summaries
+    rule_losses = [one.loss for one in summaries.values() if one.loss is not None]
+    outputs = StepOutputs(
+        images,
+        generated.reconstruction,
+        addressing=sum(rule_losses, jnp.zeros(())) if rule_losses else None,
+    )
+    discriminator_stats = None
+    if networks.discriminator is not None:
+        assert state.discriminator is not None
+        variables = state.discriminator.variables
+        if discriminator_params is not None:
+            variables = variables | {"params": discriminator_params}
+        outputs, discriminator_stats = _discriminate(
+            networks.discriminator, variables, outputs, joint=spec.joint_batch_norm
+        )
+    return outputs, _Aux(
+        updated.get("batch_stats", state.generator.batch_stats),
+        discriminator_stats,
+        updated.get("memory", {}),
+        _by_scale(generated.features),
+        _by_scale(generated.assembled),
+        summarize_reads(generated.reads) | summarize_batches(summaries),
+    )
+
+
+def _by_scale(maps: tuple[jax.Array, ...]) -> dict[str, jax.Array]:
+    return {f"scale_{index + 1}": one for index, one in enumerate(maps)}
+
+
+def _discriminate(
+    discriminator: Discriminator, variables: dict[str, Any], outputs: StepOutputs, *, joint: bool
+) -> tuple[StepOutputs, Any]:
+    """Adds the discriminator's logits and features; returns its new batch statistics too."""
+
+    def apply(stats: Any, images: jax.Array) -> tuple[jax.Array, jax.Array, Any]:
+        (logits, features), updated = discriminator.apply(
+            variables | {"batch_stats": stats}, images, train=True, mutable=["batch_stats"]
+        )
+        return logits, features, updated.get("batch_stats", stats)
+
+    stats, images, reconstruction = variables["batch_stats"], outputs.images, outputs.reconstruction
+    if joint:
+        logits, features, stats = apply(stats, jnp.concatenate([images, reconstruction]))
+        logits_real, logits_fake = jnp.split(logits, 2)
+        features_real, features_fake = jnp.split(features, 2)
+    else:
+        logits_real, features_real, stats = apply(stats, images)
+        logits_fake, features_fake, stats = apply(stats, reconstruction)
+    outputs = outputs._replace(
+        logits_real=logits_real,
+        logits_fake=logits_fake,
+        features_real=features_real,
+        features_fake=features_fake,
+    )
+    return outputs, stats
+
+
+def _update(
+    optimizer: optax.GradientTransformation, network: NetworkState, grads: Any
+) -> NetworkState:
+    updates, opt_state = optimizer.update(grads, network.opt_state, network.params)
+    params = optax.apply_updates(network.params, updates)
+    return dataclasses.replace(network, params=params, opt_state=opt_state)
+
+
+def _average(state: TrainState, decay: float) -> tuple[Any, Any]:
+    """The next running average; its decay rises over the first steps, so that it adapts early."""
+    step = state.step.astype(jnp.float32)
+    rate = jnp.minimum(decay, (1 + step) / (10 + step))
+    average: tuple[Any, Any] = optax.incremental_update(state.variables, state.average, 1 - rate)
+    return average

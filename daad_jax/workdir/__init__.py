@@ -1,0 +1,1 @@
+"""The folder of one run: its config, lock, checkpoints and logs."""

@@ -1,0 +1,75 @@
+"""A lock that lets one process at a time use a workdir.
+
+The operating system releases the lock when its holder exits, however it exits.
+"""
+
+import contextlib
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from daad_jax.errors import CheckpointError, warn
+
+try:
+    import fcntl
+except ImportError:  # not available on Windows
+    fcntl = None  # type: ignore[assignment]
+
+LOCK_FILE = ".lock"
+
+
+@contextlib.contextmanager
+def hold(workdir: Path) -> Iterator[None]:
+    """Locks a workdir until the context ends.
+
+    The file ``.lock`` stays afterwards; only the lock on it counts. On file systems without locks
+    this prints a warning and continues.
+
+    Args:
+        workdir: the run's folder; created if it does not exist.
+
+    Raises:
+        CheckpointError: without waiting, if the workdir is already locked.
+    """
+    workdir.mkdir(parents=True, exist_ok=True)
+    with (workdir / LOCK_FILE).open("a") as file:
+        _lock(file, workdir)
+        yield
+
+
+def check_free(workdir: Path) -> None:
+    """Checks that a workdir is not locked; a folder that does not exist is free.
+
+    Raises:
+        CheckpointError: if it is locked.
+    """
+    if (workdir / LOCK_FILE).exists():
+        with hold(workdir):
+            pass
+
+
+def wait_until_free(workdir: Path) -> None:
+    """Waits until a workdir is not locked."""
+    while True:
+        try:
+            return check_free(workdir)
+        except CheckpointError:
+            time.sleep(0.2)
+
+
+def _lock(file: IO[str], workdir: Path) -> None:
+    try:
+        if fcntl is None:
+            raise OSError("no fcntl")
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise CheckpointError(
+            f"{workdir}: another process trains or evaluates there; wait until it ends or choose "
+            "another --workdir"
+        ) from error
+    except OSError as error:
+        warn(
+            f"{workdir}: cannot lock files there ({error.strerror or error}); make sure that no "
+            "other process trains or evaluates there"
+        )

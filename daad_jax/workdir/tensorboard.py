@@ -1,0 +1,47 @@
+"""TensorBoard event files, without TensorFlow. Only this file imports tensorboardX."""
+
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.proto.summary_pb2 import Summary
+
+
+class ScalarWriter:
+    """Writes scalars to a new event file in a folder.
+
+    It writes in the caller's thread. tensorboardX's own `SummaryWriter` uses a queue: a killed run
+    would lose events of steps that its checkpoint already contains.
+    """
+
+    def __init__(self, folder: Path, step: int) -> None:
+        """Opens a new event file.
+
+        Args:
+            folder: the folder; created if it does not exist.
+            step: number of steps that the run has made. TensorBoard hides older events of later
+                steps.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        # TensorBoard reads files in order of their names; two may be opened in the same second.
+        self._writer = EventsWriter(os.fspath(folder / "events"), f".{step:09d}.{time.time_ns()}")
+        # The START event of a resumed run makes TensorBoard drop events from this step on.
+        session = SessionLog(status=SessionLog.START)
+        self._writer.write_event(Event(wall_time=time.time(), step=step + 1, session_log=session))
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Writes the scalars of one step under their names."""
+        scalars = [Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
+        summary = Summary(value=scalars)
+        self._writer.write_event(Event(wall_time=time.time(), step=step, summary=summary))
+
+    def flush(self) -> None:
+        """Writes buffered events to the disk."""
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._writer.close()

@@ -1,0 +1,73 @@
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from daad_jax.data.dataset import ImageSet
+from daad_jax.evaluation import baselines, metrics
+
+RNG = np.random.default_rng(2)
+LABELS = np.repeat([0, 1], 40)
+SCORES = np.round(RNG.normal(size=80) + LABELS, 1)  # rounding makes ties
+
+
+def test_detection_metrics():
+    result = metrics.detection_metrics(LABELS, SCORES, samples=200, seed=0)
+    low, high = result["image_auroc_interval"]
+    assert result["image_auroc"] == roc_auc_score(LABELS, SCORES)
+    assert low < result["image_auroc"] < high
+    threshold = result["best_f1_threshold"]
+    called = threshold <= SCORES
+    precision, recall = LABELS[called].mean(), called[LABELS == 1].mean()
+    assert result["best_f1"] == pytest.approx(2 * precision * recall / (precision + recall))
+
+
+def test_bootstrap_matches_resampling_with_sklearn():
+    rng = np.random.default_rng(5)
+    aurocs = []
+    for _ in range(1500):
+        chosen = np.concatenate([rng.integers(0, 40, 40), rng.integers(40, 80, 40)])
+        aurocs.append(roc_auc_score(LABELS[chosen], SCORES[chosen]))
+    interval = metrics.bootstrap_auroc(LABELS, SCORES, samples=1500, seed=0)
+    np.testing.assert_allclose(interval, np.quantile(aurocs, [0.025, 0.975]), atol=0.015)
+
+
+def test_raw_scores_far_apart_keep_their_order():
+    labels, values = np.array([0, 1, 0, 1]), np.array([1e3, 2e3, 1e3 + 1, 2e3 + 1])
+    assert metrics.image_auroc(labels, values) == 1.0
+
+
+def test_pixel_auroc_without_a_defective_pixel_is_none():
+    assert metrics.pixel_auroc(np.zeros((2, 3, 3), bool), np.zeros((2, 3, 3))) is None
+    mask = np.zeros((1, 2, 2), bool)
+    mask[0, 0] = True
+    assert metrics.pixel_auroc(mask, np.array([[[1.0, 2.0], [0.0, 1.5]]])) == 0.75
+
+
+def image_set(images, kinds=None):
+    count = len(images)
+    return ImageSet(images, [str(i) for i in range(count)], kinds or ["good"] * count)
+
+
+def test_baselines_match_numpy():
+    train = RNG.integers(0, 255, (40, 8, 8, 1), dtype=np.uint8)
+    test = RNG.integers(0, 255, (6, 8, 8, 1), dtype=np.uint8)
+    result = baselines.baseline_scores(image_set(train), image_set(test))
+    pixels = test[..., 0].astype(np.float64)
+    np.testing.assert_allclose(result["mean"], pixels.mean((1, 2)))
+    np.testing.assert_allclose(result["std"], pixels.std((1, 2)))
+    down, across = np.gradient(pixels, axis=(1, 2))
+    np.testing.assert_allclose(result["gradient"], np.sqrt(down**2 + across**2).mean((1, 2)))
+    flat = lambda x: x.reshape(len(x), -1) / 127.5 - 1  # noqa: E731
+    center = flat(train).mean(0)
+    basis = np.linalg.svd(flat(train) - center)[2][:32]
+    centered = flat(test) - center
+    expected = ((centered - centered @ basis.T @ basis) ** 2).mean(1)
+    np.testing.assert_allclose(result["pca"], expected, rtol=1e-3)
+
+
+def test_baselines_are_given_in_both_directions():
+    dark = np.array([10, 20, 30, 40], np.uint8)[:, None, None, None].repeat(8, 1).repeat(8, 2)
+    train, test = image_set(dark), image_set(dark, ["bent", "bent", "good", "good"])
+    result = baselines.evaluate_baselines(train, test)
+    assert result["mean"] == {"image_auroc": 0.0, "turned_around": 1.0}
+    assert baselines.best_baseline({"mean": result["mean"]}) == ("mean", 1.0)

@@ -1,0 +1,254 @@
+"""The train step: gradients, losses, augmentation, sharding and types."""
+
+import functools
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from daad_jax.models.autoencoder import normalize_images
+from daad_jax.models.build import build_networks
+from daad_jax.runtime import sharding
+from daad_jax.train.losses import LOSSES, LossSpec, Term
+from daad_jax.train.state import AdamSpec, count_parameters, init_state
+from daad_jax.train.step import StepSpec, make_train_step, prepare_images, step_spec
+from tests.conftest import tiny_config
+from tests.train.runs import program_of
+
+KEY = jax.random.key(0)
+IMAGES = np.random.default_rng(0).integers(0, 256, (8, 16, 16, 1), dtype=np.uint8)
+PLAIN = StepSpec(LossSpec(()), AdamSpec(1e-3))
+
+
+@functools.cache
+def make(setting="daad_plus", **overrides):
+    """Networks, spec, state at step 0 and jitted step of a config."""
+    config = tiny_config(setting, **overrides)
+    networks, spec = build_networks(config), step_spec(config)
+    init = jax.jit(functools.partial(init_state, networks, spec.adam))
+    state = init(KEY, normalize_images(jnp.asarray(IMAGES)))
+    return networks, spec, state, jax.jit(make_train_step(networks, spec))
+
+
+def reference_gradients(networks, weight, state, images):
+    """Both gradients, each from its own forward pass."""
+
+    def forward(g, d):
+        out, _ = networks.generator.apply(
+            {"params": g, "batch_stats": state.generator.batch_stats},
+            images,
+            train=True,
+            mutable=["batch_stats"],
+        )
+        variables = {"params": d, "batch_stats": state.discriminator.batch_stats}
+        judge = functools.partial(
+            networks.discriminator.apply, variables, train=True, mutable=["batch_stats"]
+        )
+        reconstruction = out.reconstruction
+        return reconstruction, judge(images)[0], judge(reconstruction)[0], judge
+
+    def generator_loss(g):
+        reconstruction, (_, f_real), (l_fake, f_fake), _ = forward(g, state.discriminator.params)
+        return (
+            weight("rec") * jnp.mean((images - reconstruction) ** 2)
+            + weight("adv") * jnp.mean(-jax.nn.log_sigmoid(l_fake))
+            + weight("ali") * jnp.mean((f_real - f_fake) ** 2)
+        )
+
+    def discriminator_loss(d):
+        reconstruction, (l_real, _), _, judge = forward(state.generator.params, d)
+        l_fake, _ = judge(jax.lax.stop_gradient(reconstruction))[0]
+        game = -jnp.mean(jax.nn.log_sigmoid(l_real) + jnp.log(1 - jax.nn.sigmoid(l_fake)))
+        return weight("adv") * game
+
+    return (
+        jax.jit(jax.grad(generator_loss))(state.generator.params),
+        jax.jit(jax.grad(discriminator_loss))(state.discriminator.params),
+    )
+
+
+def test_one_forward_gives_the_same_gradients_as_two():
+    networks, spec, state, step = make(data__flip_horizontal=False, data__flip_vertical=False)
+    new, metrics, _ = step(state, IMAGES, KEY)
+    images = normalize_images(jnp.asarray(IMAGES))
+    g_grads, d_grads = reference_gradients(networks, spec.loss.weight, state, images)
+    norms = optax.tree.norm(g_grads), optax.tree.norm(d_grads)
+    np.testing.assert_allclose(metrics["gradient_norm/generator"], norms[0], rtol=1e-4)
+    np.testing.assert_allclose(metrics["gradient_norm/discriminator"], norms[1], rtol=1e-4)
+    # Adam's first moment after one step is (1 - beta1) times the gradient.
+    for network, grads in ((new.generator, g_grads), (new.discriminator, d_grads)):
+        jax.tree.map(
+            lambda mu, grad: np.testing.assert_allclose(mu / 0.1, grad, rtol=1e-3, atol=1e-5),
+            network.opt_state[0].mu,
+            grads,
+        )
+
+
+def test_the_metrics_have_all_losses_norms_and_summaries():
+    _, _, state, step = make()
+    _, metrics, _ = step(state, IMAGES, KEY)
+    expected = sum(w * metrics[f"loss/{n}"] for n, w in (("rec", 50), ("adv", 0.5), ("ali", 0.5)))
+    np.testing.assert_allclose(metrics["loss/generator"], expected, rtol=1e-5)
+    assert 0 < metrics["discriminator/real"] < 1
+    assert 0 < metrics["discriminator/fake"] < 1
+    assert {"gradient_norm/generator", "gradient_norm/discriminator"} <= set(metrics)
+    assert "memory/scale_1/active_items" in metrics
+
+
+def leaves_equal(a, b):
+    return [
+        bool((x == y).all()) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "moves"),
+    [
+        ({"loss__adv": 0.0, "loss__ali": 0.5}, False),
+        ({"loss__adv": 0.5, "loss__ali": 0.5}, True),
+        ({"loss__adv": 0.0, "loss__alignment_updates_discriminator": True}, True),
+    ],
+)
+def test_the_discriminator_moves_only_by_its_own_loss(overrides, moves):
+    _, _, state, step = make(**overrides)
+    new, metrics, _ = step(state, IMAGES, KEY)
+    same = leaves_equal(state.discriminator.params, new.discriminator.params)
+    assert all(same) != moves
+    assert ("gradient_norm/discriminator" in metrics) == moves
+    statistics = state.discriminator.batch_stats, new.discriminator.batch_stats
+    assert not all(leaves_equal(*statistics))
+
+
+def test_an_untrained_discriminator_gets_no_gradient():
+    """Its weights' gradients and the backward pass of its own loss are not even traced."""
+    convolutions = {}
+    for name, overrides in (("trained", {}), ("untrained", {"loss__adv": 0.0})):
+        networks, spec, state, _ = make(**overrides)
+        text = str(jax.make_jaxpr(make_train_step(networks, spec))(state, IMAGES, KEY))
+        convolutions[name] = text.count("conv_general_dilated[")
+    layers = 2 * 2  # two convolutions, each applied to real and reconstructed images
+    # Own loss: gradients of weights and inputs. Generator's loss: gradients of weights.
+    assert convolutions["trained"] - convolutions["untrained"] >= 2 * layers
+
+
+def test_the_discriminators_loss_moves_no_generator_parameter():
+    networks, _, state, _ = make()
+
+    def step(alignment):
+        loss = LossSpec(
+            (Term("ali", 1.0, LOSSES["ali"]),), alignment_updates_discriminator=alignment
+        )
+        return jax.jit(make_train_step(networks, PLAIN._replace(loss=loss)))(state, IMAGES, KEY)
+
+    both, one = step(True).state, step(False).state
+    assert all(leaves_equal(both.generator.params, one.generator.params))
+    assert not all(leaves_equal(both.discriminator.params, one.discriminator.params))
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {"loss__adversarial": "saturating"},
+        {"loss__norm": "norm"},
+        {"discriminator__batch_norm": "joint"},
+    ],
+)
+def test_choices_of_the_config_change_the_loss(overrides):
+    losses = []
+    for choice in ({}, overrides):
+        _, _, state, step = make(**choice)
+        losses.append(float(step(state, IMAGES, KEY).metrics["loss/generator"]))
+    assert abs(losses[0] - losses[1]) > 1e-4
+
+
+def test_settings_without_adversarial_losses_have_no_discriminator():
+    networks, _, state, step = make("daad")
+    new, metrics, _ = step(state, IMAGES, KEY)
+    assert networks.discriminator is None
+    assert new.discriminator is None
+    assert not any("discriminator" in name for name in metrics)
+
+
+def test_maps_of_odd_sizes_keep_all_shapes():
+    config = tiny_config(data__image_size=36, memory__division_rates=(1, 1, 1))  # 18, 9, 4
+    networks, spec = build_networks(config), step_spec(config)
+    images = jax.ShapeDtypeStruct((2, 36, 36, 1), jnp.float32)
+    state = jax.eval_shape(functools.partial(init_state, networks, spec.adam), KEY, images)
+    step = make_train_step(networks, spec)
+    new, *_ = jax.eval_shape(step, state, images.update(dtype=jnp.uint8), KEY)
+    assert jax.tree.map(jnp.shape, new) == jax.tree.map(jnp.shape, state)
+
+
+def test_flips_follow_the_key_and_the_choice():
+    images = jnp.asarray(IMAGES)
+    plain = prepare_images(images, KEY, PLAIN)
+    np.testing.assert_allclose(plain, IMAGES / 127.5 - 1, rtol=1e-5, atol=1e-6)
+    flipped = np.asarray(prepare_images(images, KEY, PLAIN._replace(flip_horizontal=True)))
+    mirrored = np.asarray(plain)[:, :, ::-1]
+    kinds = [
+        "same" if (f == p).all() else "mirrored" if (f == m).all() else "other"
+        for f, p, m in zip(flipped, np.asarray(plain), mirrored, strict=True)
+    ]
+    assert set(kinds) == {"same", "mirrored"}
+    vertical = prepare_images(images, KEY, PLAIN._replace(flip_vertical=True))
+    upside_down = np.asarray(plain)[:, ::-1]
+    assert any((v == u).all() for v, u in zip(np.asarray(vertical), upside_down, strict=True))
+
+
+def test_one_device_and_eight_agree_on_losses_and_gradients():
+    config = tiny_config()
+    results = []
+    for devices in (jax.devices()[:1], jax.devices()[:8]):
+        program = program_of(config, sharding.make_mesh(devices))
+        batch = sharding.place_batch(IMAGES.shape, IMAGES.__getitem__, program.mesh)
+        state = program.init(KEY, batch)
+        key = jax.device_put(KEY, sharding.replicated(program.mesh))
+        new, metrics, finite = program.step(state, batch, key)
+        assert finite.first_offender() is None
+        moments = new.generator.opt_state[0].mu, new.discriminator.opt_state[0].mu
+        results.append(jax.device_get((metrics, moments)))
+    (one, one_mu), (eight, eight_mu) = results
+    assert len(jax.devices()) >= 8
+    for name in one:
+        np.testing.assert_allclose(one[name], eight[name], rtol=2e-4, atol=1e-6, err_msg=name)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-6), one_mu, eight_mu
+    )
+
+
+def test_parameters_are_created_on_every_device_of_the_mesh():
+    program = program_of(tiny_config(), sharding.make_mesh(jax.devices()[:8]))
+    batch = sharding.place_batch(IMAGES.shape, IMAGES.__getitem__, program.mesh)
+    state = program.init(KEY, batch)
+    for leaf in jax.tree.leaves(state):
+        assert leaf.sharding.device_set == set(jax.devices()[:8])
+
+
+def test_parameters_are_counted_by_part():
+    state = make()[2]
+    counts = count_parameters(state)
+    assert counts["memory"] == 8 * (4 * 4 * 4) + 8 * (2 * 2 * 8)
+    total = sum(leaf.size for leaf in jax.tree.leaves(state.generator.params))
+    assert counts["generator"] + counts["memory"] == total
+    assert counts["discriminator"] == sum(
+        leaf.size for leaf in jax.tree.leaves(state.discriminator.params)
+    )
+
+
+def test_bfloat16_is_used_by_convolutions_only():
+    _, _, state, step = make(model__compute_dtype="bfloat16")
+    assert {leaf.dtype.name for leaf in jax.tree.leaves(state)} == {"float32", "int32"}
+    new, metrics, _ = step(state, IMAGES, KEY)
+    assert {leaf.dtype.name for leaf in jax.tree.leaves(new)} == {"float32", "int32"}
+    assert {value.dtype.name for value in metrics.values()} == {"float32"}
+    _, _, other_state, other_step = make()
+    expected = other_step(other_state, IMAGES, KEY).metrics
+    for name in ("loss/rec", "loss/generator", "loss/discriminator"):
+        np.testing.assert_allclose(metrics[name], expected[name], rtol=0.03)
+        assert metrics[name] != expected[name]
+    text = step.lower(state, IMAGES, KEY).as_text()
+    assert re.search(r"stablehlo.convolution.*xbf16>", text)
+    assert not re.search(r"stablehlo.convolution.*xf32>", text)
