@@ -183,11 +183,11 @@ def test_report_holds_what_was_found(tmp_path):
         "at or above 1.0000 is defective",
         "pca",
         "dent",
-        "468",  # items read
-        "0.93",  # largest cosine
         "memory.division_rates",
     ):
         assert shown in parsed.text
+    for cell in ("468", "77.30", "0.93"):  # items read, effective items, largest cosine
+        assert f"<td>{cell}</td>" in text
     assert "Training had no dead reads" in parsed.text
     assert not list(tmp_path.glob(".*"))
 
@@ -229,6 +229,7 @@ def test_every_logged_metric_is_plotted(tmp_path, monkeypatch):
 @pytest.mark.parametrize("protocol", ["paper", "calibrated"])
 def test_the_threshold_is_drawn_at_the_calibrated_score(tmp_path, protocol):
     text = html_report.write_report(tmp_path, *fabricate(protocol=protocol)).read_text()
+    assert f"image AUROC of A ({protocol})" in text
     drawn = [part for part in text.split("<figure") if ">threshold<" in part]
     assert len(drawn) == 1
     assert "A (calibrated) of good and of defective test images" in drawn[0]
