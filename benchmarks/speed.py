@@ -119,7 +119,7 @@ class JaxWork:
         """Compiles; `compile_seconds` is the train step's, and of scoring the first call's."""
         import jax
 
-        from daad_jax.models.build import build_networks, image_shape
+        from daad_jax.models.build import build_networks
         from daad_jax.runtime import sharding
         from daad_jax.scoring.scorer import Scorer
         from daad_jax.train.program import build_program
@@ -142,10 +142,8 @@ class JaxWork:
         self._scorer = Scorer(
             networks,
             jax.tree.map(lambda leaf: leaf.copy(), self._state.eval_variables),
-            image_shape=image_shape(config),
-            map_sigma=config.score.map_sigma,
-            batch_size=case.batch_size,
-            mesh=mesh,
+            config,
+            mesh,
         )
         self._step, self._images = 0, images[: case.batch_size]
         self._program = program

@@ -1,5 +1,5 @@
-"""Door to the preset `cifar10`, which has the values, the command and the results."""
+"""The preset `cifar10`; its values, command and results are in `daad_jax/config/presets.py`."""
 
-from daad_jax.config.presets.cifar10 import get_config
+from daad_jax.config.presets import cifar10 as get_config
 
 __all__ = ["get_config"]

@@ -1,5 +1,5 @@
-"""Door to the preset `default`, which has the values, the command and the results."""
+"""The preset `default`; its values, command and results are in `daad_jax/config/presets.py`."""
 
-from daad_jax.config.presets.default import get_config
+from daad_jax.config.presets import default as get_config
 
 __all__ = ["get_config"]

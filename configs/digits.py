@@ -1,5 +1,5 @@
-"""Door to the preset `digits`, which has the values, the command and the results."""
+"""The preset `digits`; its values, command and results are in `daad_jax/config/presets.py`."""
 
-from daad_jax.config.presets.digits import get_config
+from daad_jax.config.presets import digits as get_config
 
 __all__ = ["get_config"]

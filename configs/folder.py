@@ -1,5 +1,5 @@
-"""Door to the preset `folder`, which has the values, the command and the results."""
+"""The preset `folder`; its values, command and results are in `daad_jax/config/presets.py`."""
 
-from daad_jax.config.presets.folder import get_config
+from daad_jax.config.presets import folder as get_config
 
 __all__ = ["get_config"]

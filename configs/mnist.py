@@ -1,5 +1,5 @@
-"""Door to the preset `mnist`, which has the values, the command and the results."""
+"""The preset `mnist`; its values, command and results are in `daad_jax/config/presets.py`."""
 
-from daad_jax.config.presets.mnist import get_config
+from daad_jax.config.presets import mnist as get_config
 
 __all__ = ["get_config"]

@@ -1,5 +1,5 @@
-"""Door to the preset `mvtec`, which has the values, the command and the results."""
+"""The preset `mvtec`; its values, command and results are in `daad_jax/config/presets.py`."""
 
-from daad_jax.config.presets.mvtec import get_config
+from daad_jax.config.presets import mvtec as get_config
 
 __all__ = ["get_config"]

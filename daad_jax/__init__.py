@@ -35,27 +35,7 @@ _HOMES = {
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
-__all__ = [
-    "Config",
-    "Dataset",
-    "Detector",
-    "Evaluation",
-    "ImageSet",
-    "Networks",
-    "Result",
-    "StepResult",
-    "TrainState",
-    "build_networks",
-    "check",
-    "evaluate",
-    "fit",
-    "from_setting",
-    "init_state",
-    "list_categories",
-    "load",
-    "load_dataset",
-    "make_train_step",
-]
+__all__ = sorted(_HOME)
 
 
 def __getattr__(name: str) -> Any:

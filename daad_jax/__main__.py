@@ -6,16 +6,11 @@ from collections.abc import Sequence
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one verb.
+    """Runs one verb and returns the exit code.
 
-    SIGTERM and SIGINT are blocked while the package is imported, which takes seconds;
-    `daad_jax.cli.main` unblocks them and answers a signal that came meanwhile.
-
-    Args:
-        argv: the verb and its flags; by default those that the process was started with.
-
-    Returns:
-        The exit code.
+    SIGTERM and SIGINT are blocked while the package is imported, which takes seconds.
+    `daad_jax.cli.main` unblocks them and handles a signal that arrived meanwhile. `argv` is the
+    verb and its flags, by default those that the process was started with.
     """
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))

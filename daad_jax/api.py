@@ -26,22 +26,18 @@ from daad_jax.scoring import scores
 from daad_jax.train import loop, losses, step
 from daad_jax.train import state as state_lib
 from daad_jax.train.state import TrainState
-from daad_jax.workdir.run import Run, open_run
+from daad_jax.workdir.run import open_run
 
 
 def check(config: Config, rule: Rule | None = None) -> None:
     """Checks everything about a config that can be known without its images.
 
-    Args:
-        config: the config.
-        rule: the addressing rule to use instead of the one that `memory.addressing` names.
-
-    Raises:
-        ConfigError: naming the first field that cannot work and what to do.
+    `rule` replaces the addressing rule that `memory.addressing` names. Raises ConfigError, which
+    names the first field that cannot work and says what to do.
     """
     config_lib.validate(config)
     data.check_source(config.data)
-    losses.check_losses(config)
+    losses.loss_spec(config)
     scores.check_decision(config)
     build_networks(config, rule)
 
@@ -50,7 +46,7 @@ def fit(
     config: Config,
     dataset: Dataset,
     *,
-    workdir: str | Path | Callable[[], Run] | None = None,
+    workdir: str | Path | Callable[[], Path] | None = None,
     rule: Rule | None = None,
     mesh: jax.sharding.Mesh | None = None,
     stop_at: int | None = None,
@@ -62,7 +58,7 @@ def fit(
         config: the config; it is checked first.
         dataset: its `train` images are used.
         workdir: folder of checkpoints and logs; training resumes from its last checkpoint. Or a
-            function that opens a `Run`. With None nothing is written.
+            function that opens it and returns it. With None nothing is written.
         rule: the addressing rule to use instead of the one that `memory.addressing` names.
         mesh: the devices; by default all of them.
         stop_at: stop after this many updates, as if interrupted.
@@ -86,13 +82,16 @@ def fit(
         if isinstance(workdir, (str, Path)):
             opened = open_run(Path(workdir), config, images)
             run = functools.partial(stack.enter_context, opened)
-        options: dict[str, Any] = {
-            "mesh": mesh,
-            "category": dataset.category,
-            "stop_at": stop_at,
-            "log": log,
-        }
-        return loop.train(config, networks, images, run=run, **options)
+        return loop.train(
+            config,
+            networks,
+            images,
+            run=run,
+            mesh=mesh,
+            category=dataset.category,
+            stop_at=stop_at,
+            log=log,
+        )
 
 
 def evaluate(
@@ -103,21 +102,12 @@ def evaluate(
     rule: Rule | None = None,
     mesh: jax.sharding.Mesh | None = None,
 ) -> Evaluation:
-    """Scores the test images of a dataset with a trained state. Nothing is read or written.
+    """Scores the test images of a dataset with a trained state. No file is read or written.
 
-    Args:
-        config: the config that the state was trained with.
-        state: what `fit` returned.
-        dataset: training, calibration and test images.
-        rule: the addressing rule that the state was trained with, if it was given to `fit`.
-        mesh: the devices; by default all devices of this process.
-
-    Returns:
-        The `Evaluation`: scores, metrics, baselines and diagnostics.
-
-    Raises:
-        ConfigError: if the config cannot work.
-        NonFiniteError: if a score is not finite because the training has diverged.
+    `config` and `rule` must be those that `fit` trained the state with. All three parts of the
+    dataset are used. `mesh` defaults to all devices of this process. Raises ConfigError if the
+    config cannot work, and NonFiniteError if a score is not finite because the training has
+    diverged.
     """
     check(config, rule)
     mesh = mesh or sharding.make_mesh(jax.local_devices())
@@ -133,17 +123,10 @@ def evaluate(
 
 
 def init_state(config: Config, networks: Networks, key: jax.Array, images: jax.Array) -> TrainState:
-    """Makes the state at step 0. Pure: it can be jitted.
+    """Makes the state at step 0. This is a pure function and can be jitted.
 
-    Args:
-        config: the config.
-        networks: the modules of the config.
-        key: a random key.
-        images: training images, uint8 ``(B, H, W, C)`` in 0 to 255; the memory items are scaled to
-            the queries of these images.
-
-    Returns:
-        The state, with running means 0 and running variances 1.
+    `images` are training images, uint8 ``(B, H, W, C)`` in 0 to 255. The memory items are scaled to
+    the queries of these images. Running means start at 0 and running variances at 1.
     """
     spec = step.step_spec(config)
     normalized = normalize_images(images)
@@ -155,13 +138,9 @@ def init_state(config: Config, networks: Networks, key: jax.Array, images: jax.A
 def make_train_step(
     config: Config, *, networks: Networks | None = None
 ) -> Callable[[TrainState, jax.Array, jax.Array], step.StepResult]:
-    """Builds the train step of a config: a pure function, to be jitted by the caller.
+    """Builds the train step of a config, a pure function that the caller jits.
 
-    Args:
-        config: the config.
-        networks: the modules; by default those that the config describes.
-
-    Returns:
-        ``step(state, images, key) -> StepResult`` with uint8 images ``(B, H, W, C)`` in 0 to 255.
+    `networks` defaults to the modules that the config describes. Returns
+    ``step(state, images, key) -> StepResult``. Its images are uint8 ``(B, H, W, C)`` in 0 to 255.
     """
     return step.make_train_step(networks or build_networks(config), step.step_spec(config))

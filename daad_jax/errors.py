@@ -8,12 +8,10 @@ _SHOWN = 200
 
 
 class UserError(Exception):
-    """An error that the user can correct; its text is one line.
+    """An error that the user can correct. Its text is one line.
 
-    The text names the field or file, says what is wrong and what to do.
-
-    Attributes:
-        exit_code: the exit code of a command that ends with this error.
+    The text names the field or file, and says what is wrong and what to do. A command that ends
+    with this error exits with `exit_code`.
     """
 
     exit_code = 2
@@ -23,45 +21,40 @@ class UserError(Exception):
 
 
 class ConfigError(UserError):
-    """A config field or a flag cannot work; the message begins with its name."""
+    """A config field or a flag cannot work. The message begins with its name."""
 
 
 class DataError(UserError):
-    """A folder or an image file cannot be used; the message names it."""
+    """A folder or an image file cannot be used. The message names it."""
 
 
 class BadFileError(DataError):
-    """One image or mask file cannot be used; `data.on_bad_file` is the policy for it.
-
-    Attributes:
-        place: the name of the file in the message, such as its path.
-        reason: what is wrong with the file and what to do.
-    """
+    """One image or mask file cannot be used. `data.on_bad_file` says what happens then."""
 
     def __init__(self, place: str, reason: str) -> None:
-        """Joins the two parts to the message."""
+        """Takes the file's name, such as its path, and what is wrong with it and what to do."""
         super().__init__(f"{place}: {reason}")
         self.place, self.reason = place, reason
 
 
 class CheckpointError(UserError):
-    """A workdir or its checkpoint cannot be used; the message names it."""
+    """A workdir or its checkpoint cannot be used. The message names it."""
 
 
 class SaveError(UserError):
-    """A checkpoint or a log could not be written; the message names it."""
+    """A checkpoint or a log could not be written. The message names it."""
 
     exit_code = 1
 
 
 class NonFiniteError(UserError):
-    """A loss or gradient is not finite."""
+    """A loss, a gradient or a score is not finite."""
 
     exit_code = 3
 
 
 class GridError(UserError):
-    """Some runs of a grid failed; the other runs are complete."""
+    """Some runs of a grid failed. The other runs are complete."""
 
     exit_code = 1
 

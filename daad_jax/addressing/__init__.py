@@ -2,7 +2,7 @@
 
 `read` is the pure read of one query with a `Rule` and a similarity. ``memory.addressing`` of a
 config is a rule as text, which `parse_rule` reads; ``memory.similarity`` is one of `SIMILARITIES`.
-`daad_jax.addressing.contract` checks a rule, also one of your own.
+`daad_jax.addressing.contract` checks a rule, including one of your own.
 """
 
 from daad_jax.addressing.parse import parse_rule
@@ -53,49 +53,3 @@ from daad_jax.addressing.similarity import (
     normalized,
     scaled_dot,
 )
-
-__all__ = [
-    "DIAGNOSTICS",
-    "MNAD",
-    "RULES",
-    "SIMILARITIES",
-    "Answer",
-    "Arrays",
-    "BatchReads",
-    "Compare",
-    "Entmax",
-    "Gumbel",
-    "HardShrinkage",
-    "Hopfield",
-    "ItemUsage",
-    "Mean",
-    "MemoryRead",
-    "Nearest",
-    "NearestEMA",
-    "ProductKey",
-    "Properties",
-    "ReadSummary",
-    "Request",
-    "Rule",
-    "Softmax",
-    "Sparsemax",
-    "Threshold",
-    "ThresholdRenormalized",
-    "TopK",
-    "Weighing",
-    "chunk_count",
-    "cosine",
-    "distance",
-    "get_similarity",
-    "hyperparameter",
-    "item_usage",
-    "matmul",
-    "normalized",
-    "parse_rule",
-    "perplexity",
-    "read",
-    "read_blocks",
-    "read_in_chunks",
-    "scaled_dot",
-    "summarize",
-]

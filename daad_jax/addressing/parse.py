@@ -1,7 +1,7 @@
 """Reads rules from text such as ``top_k(k=8)`` or ``my_rules:sharpest(power=2)``.
 
 Arguments are literals; text is never evaluated. Code outside the package is imported only where
-the caller allows it, because the text can come from a file of somebody else.
+the caller allows it, because the text can come from somebody else's file.
 """
 
 import ast

@@ -1,4 +1,4 @@
-"""The pure read of a memory bank, over blocks and images by `jax.vmap`, and what summarises it."""
+"""The pure read of a memory bank, its `jax.vmap` over blocks and images, and read summaries."""
 
 import functools
 from collections.abc import Callable
@@ -18,11 +18,9 @@ _THRESHOLD = Threshold()
 class ReadSummary(NamedTuple):
     """Summary of reads without their N weights. Each field has the shape of the reads.
 
-    Attributes:
-        active_items: number of items with a weight above zero.
-        largest_weight: the largest weight, in [0, 1].
-        entropy: entropy of the weights scaled to sum to one, in nats; 0 for a dead read.
-        dead: 1.0 if every weight is zero, so that the block is zero, else 0.0.
+    `active_items` is the number of items with a weight above zero, and `largest_weight` is in
+    [0, 1]. `dead` is 1.0 if every weight is zero, so that the block is zero, and 0.0 otherwise.
+    `entropy`, in nats, is that of the weights scaled to sum to one; it is 0 for a dead read.
     """
 
     active_items: jax.Array
@@ -34,10 +32,8 @@ class ReadSummary(NamedTuple):
 class MemoryRead(NamedTuple):
     """The result of `read`; `read_blocks` adds leading axes to every array.
 
-    Attributes:
-        block: ``(D,)``, the block that replaces the query.
-        summary: scalars that describe the read.
-        weights: ``(N,)``, the addressing weights, or None if they were not requested.
+    The block ``(D,)`` replaces the query. The addressing weights ``(N,)`` are None unless they were
+    requested.
     """
 
     block: jax.Array
@@ -48,9 +44,8 @@ class MemoryRead(NamedTuple):
 class ItemUsage(NamedTuple):
     """Use of each of N items; the items of several banks are concatenated.
 
-    Attributes:
-        reads: ``(N,)``, number of reads that gave the item a weight above zero.
-        weight: ``(N,)``, sum of the item's weights.
+    `reads` ``(N,)`` counts the reads that gave the item a weight above zero. `weight` ``(N,)`` is
+    the sum of the item's weights.
     """
 
     reads: jax.Array
@@ -74,16 +69,11 @@ def read(
     Pure. ``jax.vmap(read, in_axes=(0, None))`` reads many blocks; `read_blocks` does that over any
     number of axes.
 
-    Args:
-        query: ``(D,)``, one flattened block, any range.
-        items: ``(N, D)``, the bank.
-        rule: the addressing rule.
-        similarity: similarity function, one of `daad_jax.addressing.SIMILARITIES` for example.
-        temperature: divides the similarities before the rule weighs them; above 0.
-        params: the rule's learned arrays, for a rule with `Rule.init_params`.
-        state: the rule's state, for a rule with `Rule.init_state`.
-        key: random key of the rule's noise, or None for no noise.
-        return_weights: whether the result holds the weights ``(N,)``.
+    The query ``(D,)`` is one flattened block, of any range, and the items ``(N, D)`` are the bank.
+    The similarity is a function such as those in `daad_jax.addressing.SIMILARITIES`. The
+    temperature, above 0, divides the similarities before the rule weighs them. Some rules have
+    learned arrays `params` (see `Rule.init_params`) or a state (see `Rule.init_state`). Without a
+    key the rule draws no noise. `return_weights` adds the weights ``(N,)`` to the result.
     """
 
     def compare(query: jax.Array, items: jax.Array) -> jax.Array:
@@ -95,7 +85,7 @@ def read(
 
 
 def summarize(weights: jax.Array) -> ReadSummary:
-    """Summarises the addressing weights ``(N,)`` of one read, not negative; without gradient."""
+    """Summarises the non-negative weights ``(N,)`` of one read; no gradient passes through."""
     weights = jax.lax.stop_gradient(weights)
     total = jnp.sum(weights)
     share = weights / jnp.maximum(total, _EPSILON)
@@ -108,11 +98,9 @@ def summarize(weights: jax.Array) -> ReadSummary:
 
 
 def item_usage(weights: jax.Array, counted: jax.Array | None = None) -> ItemUsage:
-    """Sums the use of each item over the reads of a batch.
+    """Sums the use of each item over the reads of a batch with weights ``(B, Q, N)``.
 
-    Args:
-        weights: ``(B, Q, N)``, addressing weights.
-        counted: ``(B,)``, 1.0 for an image that counts and 0.0 for padding; None counts all.
+    `counted` ``(B,)`` is 1.0 for a real image and 0.0 for padding; None counts every image.
     """
     if counted is not None:
         weights = weights * counted[:, None, None]
@@ -120,13 +108,10 @@ def item_usage(weights: jax.Array, counted: jax.Array | None = None) -> ItemUsag
 
 
 def perplexity(weight: jax.Array) -> jax.Array:
-    """Effective number of items: exponential of the entropy of the items' shares.
+    """Effective number of items: the exponential of the entropy of the items' shares.
 
-    Args:
-        weight: ``(N,)``, sums of weights by item, see `ItemUsage`.
-
-    Returns:
-        A scalar: N if all items are used equally, 1 if one item is used, 0 without any use.
+    `weight` ``(N,)`` is that of `ItemUsage`. The result is a scalar: N if all items are used
+    equally, 1 if a single item is used, and 0 if none is.
     """
     total = jnp.sum(weight)
     share = weight / jnp.maximum(total, _EPSILON)
@@ -141,15 +126,10 @@ def read_blocks(
     keys: jax.Array | None = None,
     **options: Any,
 ) -> MemoryRead:
-    """Reads one bank with many queries: `read` vmapped over the leading axes of the queries.
+    """Reads one bank ``(N, D)`` with many queries ``(..., D)``: `read` under `jax.vmap`.
 
-    Args:
-        queries: ``(..., D)``.
-        items: ``(N, D)``.
-        rule: the addressing rule.
-        keys: ``(...)``, one random key for each read, or None for no noise.
-        options: ``similarity``, ``temperature``, ``params``, ``state`` and ``return_weights`` of
-            `read`.
+    The keys ``(...)`` hold one random key for each read; None means no noise. The options are
+    ``similarity``, ``temperature``, ``params``, ``state`` and ``return_weights`` of `read`.
     """
 
     def read_one(query: jax.Array, key: jax.Array | None) -> MemoryRead:
@@ -162,16 +142,11 @@ def read_blocks(
 
 
 def chunk_count(images: int, blocks: int, items: int, most_bytes: int) -> int:
-    """Number of chunks for reads whose float32 weights may take at most ``most_bytes`` at once.
+    """Number of chunks for reads whose float32 weights may take at most `most_bytes` at once.
 
-    Chunking saves memory, not time, so this is the smallest divisor of the number of blocks that
-    is large enough; the number of blocks if none is.
-
-    Args:
-        images: B, number of images of the batch.
-        blocks: Q, number of blocks of each image.
-        items: N, number of items, over all banks that are read together.
-        most_bytes: largest number of bytes of a chunk's weights; 0 never divides.
+    `blocks` counts the blocks of one image, and `items` those of all banks that are read together.
+    Chunking saves memory, not time. So this is the smallest divisor of `blocks` that keeps a
+    chunk's weights within `most_bytes`, or `blocks` if none does. With `most_bytes` 0 it is 1.
     """
     size = 4 * images * blocks * items
     if most_bytes == 0 or size <= most_bytes:
@@ -190,15 +165,9 @@ def read_in_chunks(
 
     The backward pass repeats the read of each chunk instead of keeping its weights.
 
-    Args:
-        read_chunk: reads queries ``(B, Q / count, D)`` with keys ``(B, Q / count)`` or None; its
-            result holds the weights.
-        queries: ``(B, Q, D)``.
-        keys: ``(B, Q)`` or None.
-        count: number of chunks, which divides Q.
-
-    Returns:
-        The reads without weights, and the use of the items over all reads.
+    The queries are ``(B, Q, D)`` and the keys ``(B, Q)`` or None; `count` must divide Q.
+    `read_chunk` reads queries ``(B, Q / count, D)`` with keys ``(B, Q / count)`` or None, and must
+    return the weights. Returns the reads without weights, and the use of the items over all reads.
     """
 
     def split(x: jax.Array) -> jax.Array:  # keeps the axis of images, which devices may share

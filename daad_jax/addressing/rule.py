@@ -51,12 +51,7 @@ class Request(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """The result of one read.
-
-    Attributes:
-        block: ``(D,)``, the block that replaces the query.
-        weights: ``(N,)``, the addressing weights.
-    """
+    """The result of one read: the block ``(D,)`` that replaces the query, and weights ``(N,)``."""
 
     block: jax.Array
     weights: jax.Array
@@ -65,10 +60,7 @@ class Answer(NamedTuple):
 class BatchReads(NamedTuple):
     """All M reads of one bank in a batch.
 
-    Attributes:
-        queries: ``(M, D)``.
-        items: ``(N, D)``.
-        weights: ``(M, N)``.
+    The shapes are queries ``(M, D)``, items ``(N, D)`` and weights ``(M, N)``.
     """
 
     queries: jax.Array
@@ -96,11 +88,9 @@ class Properties(NamedTuple):
 
 
 def hyperparameter(default: Any, **bounds: float) -> Any:
-    """Dataclass field of a rule whose value is checked when the rule is made.
+    """Declares a field of a rule whose value is checked when the rule is made.
 
-    Args:
-        default: the default value.
-        bounds: any of ``at_least``, ``at_most``, ``above`` and ``below``.
+    The bounds are any of ``at_least``, ``at_most``, ``above`` and ``below``.
     """
     return dataclasses.field(default=default, metadata=bounds)
 
@@ -110,14 +100,11 @@ class Rule:
     """Base class of addressing rules: how one query reads the items of a bank.
 
     A rule is a frozen dataclass whose fields are its hyperparameters, so rules are hashable and
-    compare by value. A simple rule overrides `weigh` only. Every method is pure.
+    compare by value. A simple rule overrides `weigh` only. Every method is pure. A rule with
+    random noise sets `needs_key`; its reads then get a random key in training.
 
-    Values of fields annotated ``bool``, ``int`` or ``float`` are checked when a rule is made; a
-    wrong type, a number that is not finite or a value outside the bounds of `hyperparameter`
-    raises ConfigError.
-
-    Attributes:
-        needs_key: whether reads in training get a random key.
+    Fields annotated ``bool``, ``int`` or ``float`` are checked when a rule is made. A wrong type, a
+    number that is not finite or a value outside the bounds of `hyperparameter` raises ConfigError.
     """
 
     needs_key: ClassVar[bool] = False
@@ -141,12 +128,8 @@ class Rule:
     def weigh(self, similarities: jax.Array, params: Arrays) -> jax.Array:
         """Returns the addressing weights of one query.
 
-        Args:
-            similarities: ``(N,)``, finite, already divided by the temperature.
-            params: the rule's learned arrays, see `init_params`.
-
-        Returns:
-            ``(N,)``, not negative.
+        The similarities ``(N,)`` are finite and already divided by the temperature. `params` are
+        the learned arrays of `init_params`. The weights ``(N,)`` must not be negative.
         """
         raise NotImplementedError(f"{type(self).__name__} overrides neither weigh nor read")
 
@@ -179,20 +162,21 @@ class Rule:
         return {}
 
     def loss_weights(self) -> dict[str, float]:
-        """Returns the weights of the losses by name; a loss that is missing has weight 1."""
-        return {}
+        """Weights of the losses: ``NAME_loss`` has the field ``NAME_weight``, or 1 without one."""
+        weights = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        suffix = "_weight"
+        return {
+            f"{name.removesuffix(suffix)}_loss": value
+            for name, value in weights.items()
+            if name.endswith(suffix)
+        }
 
     def check(self, items: int, size: int, *, frozen: bool) -> None:
-        """Checks that the rule can read a bank; traces shapes only and computes nothing.
+        """Checks that the rule can read a bank of `items` items with `size` values each.
 
-        Args:
-            items: N, the number of items.
-            size: D, the number of values of a block.
-            frozen: whether the items must keep their initial values.
-
-        Raises:
-            ConfigError: if a read, a loss or an update fails or has wrong shapes, or if the rule
-                moves items that are frozen.
+        Only shapes are traced; nothing is computed. Raises ConfigError if a read, a loss or an
+        update fails or has wrong shapes. With `frozen` the items must keep their initial values, so
+        a rule that moves them raises ConfigError too.
         """
         about = f"memory.addressing: {self}: with {items} items of {size} values"
         shapes = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((size,), (items, size))]
@@ -220,7 +204,10 @@ class Rule:
     def _trace(
         self, query: jax.Array, items: jax.Array
     ) -> tuple[Answer, dict[str, jax.Array], dict[str, jax.Array], dict[str, jax.Array]]:
-        """Reads with and without noise; also the losses and the state before and after."""
+        """The read with noise, the losses, and the state before and after an update.
+
+        Also reads without noise, so that an error there is found.
+        """
         key = jax.random.key(0)
         params, state = self.init_params(key, items), dict(self.init_state(items))
         bank = state.get("memory_items", items)
@@ -244,10 +231,9 @@ class Rule:
 class Weighing(Rule):
     """A rule made of a function from similarities ``(N,)`` to weights ``(N,)``.
 
-    Attributes:
-        function: pure; called as ``function(similarities, **arguments)``.
-        arguments: keyword arguments as pairs of name and hashable value.
-        name: ``module:function`` where the rule comes from text; ignored in comparisons.
+    The function must be pure. It is called as ``function(similarities, **arguments)``; `arguments`
+    are pairs of a name and a hashable value. A rule that was read from text has the `name`
+    ``module:function``; comparisons ignore it.
     """
 
     function: Callable[..., jax.Array]
@@ -255,7 +241,7 @@ class Weighing(Rule):
     name: str = dataclasses.field(default="", compare=False)
 
     def weigh(self, similarities: jax.Array, params: Arrays) -> jax.Array:
-        """Calls the function on similarities ``(N,)``."""
+        """Calls the function with the similarities ``(N,)``."""
         return self.function(similarities, **dict(self.arguments))
 
     def __str__(self) -> str:

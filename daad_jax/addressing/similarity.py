@@ -23,14 +23,9 @@ matmul = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
 
 
 def cosine(query: jax.Array, items: jax.Array) -> jax.Array:
-    """Cosine similarity.
+    """Cosine similarity of a query ``(D,)`` and items ``(N, D)``: ``(N,)`` in [-1, 1].
 
-    Args:
-        query: ``(D,)``.
-        items: ``(N, D)``.
-
-    Returns:
-        ``(N,)`` in [-1, 1]; 0 with a finite gradient where the query or the item is zero.
+    Where the query or the item is zero, it is 0 with a finite gradient.
     """
     # Scaling the products instead of the vectors avoids a scaled copy of all queries.
     return matmul(query, items.T) * _inverse_length(items) * _inverse_length(query)
@@ -39,25 +34,15 @@ def cosine(query: jax.Array, items: jax.Array) -> jax.Array:
 def scaled_dot(query: jax.Array, items: jax.Array) -> jax.Array:
     """Dot product over the square root of D (Vaswani et al., NeurIPS 2017, Section 3.2.1).
 
-    Args:
-        query: ``(D,)``.
-        items: ``(N, D)``.
-
-    Returns:
-        ``(N,)``, any range.
+    For a query ``(D,)`` and items ``(N, D)`` it returns ``(N,)``, of any range.
     """
     return matmul(query, items.T) / jnp.sqrt(jnp.asarray(query.shape[-1], query.dtype))
 
 
 def distance(query: jax.Array, items: jax.Array) -> jax.Array:
-    """Negative squared Euclidean distance.
+    """Negative squared Euclidean distance of a query ``(D,)`` and items ``(N, D)``.
 
-    Args:
-        query: ``(D,)``.
-        items: ``(N, D)``.
-
-    Returns:
-        ``(N,)``, at most 0 up to rounding.
+    Returns ``(N,)``, at most 0 up to rounding.
     """
     lengths = jnp.sum(jnp.square(items), axis=-1)
     return 2.0 * matmul(query, items.T) - lengths - jnp.sum(jnp.square(query))
@@ -67,10 +52,9 @@ SIMILARITIES: dict[str, Compare] = {"cosine": cosine, "dot": scaled_dot, "distan
 
 
 def get_similarity(name: str) -> Compare:
-    """Returns the similarity of that name in `SIMILARITIES`.
+    """Returns the similarity function of that name in `SIMILARITIES`.
 
-    Raises:
-        ConfigError: if there is none; the message names ``memory.similarity``.
+    Raises ConfigError, which names ``memory.similarity``, if there is none.
     """
     if name not in SIMILARITIES:
         raise ConfigError(

@@ -20,14 +20,11 @@ VERBS = {
 
 
 def main(argv: Sequence[str]) -> int:
-    """Runs one verb.
-
-    Args:
-        argv: the verb, then its flags.
-
-    Returns:
-        The exit code, see `guarded`.
-    """
+    """Runs the verb that `argv` begins with. Returns the exit code of `guarded`."""
+    if argv and argv[0] in ("-h", "--help"):
+        lines = (f"  {verb:<10}{sentence}" for verb, sentence in VERBS.items())
+        print("daad-jax VERB [--help]", *lines, sep="\n")
+        return 0
 
     def command() -> None:
         run = importlib.import_module(f"{__name__}.{_verb(argv)}").run
@@ -40,11 +37,10 @@ def main(argv: Sequence[str]) -> int:
 def guarded(command: Callable[[], None]) -> int:
     """Runs a command with signals handled, and reports user errors as one line on stderr.
 
-    Returns:
-        The exit code: 0 for success; 1 when a file cannot be written, memory runs out or some runs
-        of a grid failed; 2 for bad input; 3 for a loss that is not finite; 75 when SIGTERM or
-        SIGINT stopped the command and re-running it resumes. A second signal ends the process with
-        128 plus the signal's number.
+    Returns the exit code: 0 for success; 1 if a file cannot be written, memory runs out or some
+    runs of a grid failed; 2 for bad input; 3 for a loss that is not finite; 75 if SIGTERM or SIGINT
+    stopped the command and running it again resumes. A second signal ends the process with 128 plus
+    the signal's number.
     """
     memory.keep_freed_memory()
     try:

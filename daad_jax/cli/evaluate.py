@@ -18,17 +18,15 @@ from daad_jax.evaluation.evaluate import write_evaluation
 from daad_jax.models.build import build_networks
 from daad_jax.runtime import sharding
 from daad_jax.train.state import restore_state
-from daad_jax.workdir.run import check_same_images, find_runs, load_config, open_finished_run
+from daad_jax.workdir import lock
+from daad_jax.workdir.run import check_same_images, find_runs, load_config
 
 
 def run(argv: Sequence[str]) -> None:
-    """Evaluates every run of a workdir; writes its files and prints tables.
+    """Evaluates every run of a workdir, writes its files and prints tables.
 
-    Args:
-        argv: "evaluate", then the flags.
-
-    Raises:
-        UserError: if the flags, the workdir or the data cannot be used.
+    `argv` is "evaluate" and its flags. Raises UserError if the flags, the workdir or the data
+    cannot be used.
     """
     values = flags.FlagValues()
     flags.DEFINE_string("workdir", None, "Folder that train wrote to.", flag_values=values)
@@ -48,9 +46,9 @@ def run(argv: Sequence[str]) -> None:
 
 
 def _evaluate(folder: Path, config: Config, rule: Rule) -> dict[str, Any]:
-    """Evaluates one run; returns what ``evaluation.json`` holds."""
+    """Evaluates one run. Returns what ``evaluation.json`` holds."""
     mesh = sharding.make_mesh(jax.local_devices())
-    with open_finished_run(folder):
+    with lock.hold(folder):
         dataset = load_dataset(config.data, config.data.category, folder / "cache")
         check_same_images(folder, dataset.train.images)
         networks = build_networks(config, rule, devices=mesh.size)

@@ -4,10 +4,10 @@ Only this file imports ml_collections.
 """
 
 import dataclasses
-import importlib
 import os
 import re
 import runpy
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,10 +25,9 @@ _DEFAULT_PRESET = "default"
 class ConfigFlags(NamedTuple):
     """The config that a command line asks for.
 
-    Attributes:
-        source: path of a config file, or the name of a preset.
-        setting: what follows the colon; None for the setting that the file chooses.
-        overrides: values of ``--config.FIELD=VALUE`` by the field's dotted path.
+    `source` is the path of a config file or the name of a preset. `setting` is the text after the
+    colon, or None for the setting that the file chooses. `overrides` holds the values of
+    ``--config.FIELD=VALUE`` by the field's dotted path.
     """
 
     source: str
@@ -44,18 +43,16 @@ class ConfigFlags(NamedTuple):
 def parse_config_flags(values: flags.FlagValues, argv: Sequence[str]) -> ConfigFlags:
     """Parses ``--config=FILE[:SETTING]``, ``--config.FIELD=VALUE`` and a verb's own flags.
 
-    ``--config`` also takes the name of a preset; without it the preset ``default`` is used.
-    ``--flagfile=FILE`` reads flags from a file.
+    ``--config`` also takes the name of a preset, by default ``default``. ``--flagfile=FILE`` reads
+    flags from a file. `values` defines the verb's own flags and receives their values, so it can be
+    used only once. `argv` begins with the verb.
 
-    Args:
-        values: defines the verb's own flags and receives their values; used once.
-        argv: the arguments, the verb first.
-
-    Raises:
-        ConfigError: for an unknown flag or field, a value of the wrong type, or a stray argument.
+    Raises ConfigError for an unknown flag or field, a value of the wrong type, or a stray argument.
     """
     named = flags.FlagValues()
-    flags.DEFINE_string("config", _DEFAULT_PRESET, "Config file or preset.", flag_values=named)
+    help_text = "Config file or preset, FILE[:SETTING]; --config.FIELD=VALUE sets a field."
+    flags.DEFINE_string("config", _DEFAULT_PRESET, help_text, flag_values=named)
+    _show_help(argv, named, values)
     rest = _call(named, argv, known_only=True)
     overrides = _parse_overrides(values, rest)
     source, colon, setting = named.config.partition(":")
@@ -65,8 +62,7 @@ def parse_config_flags(values: flags.FlagValues, argv: Sequence[str]) -> ConfigF
 def parse_variant(words: Sequence[str]) -> dict[str, Any]:
     """Parses ``FIELD=VALUE`` words as ``--config.FIELD=VALUE`` is parsed.
 
-    Raises:
-        ConfigError: for a word without "=", an unknown field or a value of the wrong type.
+    Raises ConfigError for a word without "=", an unknown field or a value of the wrong type.
     """
     for word in words:
         if "=" not in word:
@@ -77,19 +73,12 @@ def parse_variant(words: Sequence[str]) -> dict[str, Any]:
 def parse_flags(
     values: flags.FlagValues, argv: Sequence[str], *, positional: bool = False
 ) -> list[str]:
-    """Parses a verb's own flags.
+    """Parses a verb's own flags. `values` defines them and receives their values.
 
-    Args:
-        values: defines the flags and receives their values.
-        argv: the arguments, the verb first.
-        positional: whether arguments without dashes are allowed.
-
-    Returns:
-        The arguments without dashes.
-
-    Raises:
-        ConfigError: for an unknown flag, a value of the wrong type, or a stray argument.
+    `argv` begins with the verb. Returns the arguments without dashes, which only `positional`
+    allows. Raises ConfigError for an unknown flag, a value of the wrong type, or a stray argument.
     """
+    _show_help(argv, values)
     rest = _call(values, argv)
     if len(rest) > 1 and not positional:
         raise ConfigError(f"{rest[1]}: not understood; flags begin with -- and use =")
@@ -97,18 +86,17 @@ def parse_flags(
 
 
 def define_custom_code(values: flags.FlagValues) -> None:
-    """Defines ``--allow_custom_code``: import a rule that `memory.addressing` names."""
+    """Defines ``--allow_custom_code``, without which a custom addressing rule is not imported."""
     flags.DEFINE_bool(
         "allow_custom_code", False, "Import a rule that the config names.", flag_values=values
     )
 
 
 def load_config(given: ConfigFlags) -> Config:
-    """Builds the config that a command line asks for; it is not validated yet.
+    """Builds the config that a command line asks for. It is not validated yet.
 
-    Raises:
-        ConfigError: if there is no such file, preset or setting, or the file raises an exception or
-            returns something else than a `Config`.
+    Raises ConfigError if there is no such file, preset or setting, or if the file raises an
+    exception or returns something other than a `Config`.
     """
     get_config = _get_config(given.source)
     try:
@@ -124,10 +112,10 @@ def load_config(given: ConfigFlags) -> Config:
 
 
 def override(config: Config, overrides: Mapping[str, Any]) -> None:
-    """Sets fields of a config in place; `train.epochs` replaces the config's own `train.steps`.
+    """Sets fields of a config in place.
 
-    Raises:
-        ConfigError: for a value of the wrong type, or if both lengths are given.
+    An override of `train.epochs` removes the config's own `train.steps`. Raises ConfigError for a
+    value of the wrong type, or if both lengths are overridden.
     """
     if {"train.epochs", "train.steps"} <= overrides.keys():
         raise ConfigError("train.epochs: give it or train.steps, not both")
@@ -141,10 +129,7 @@ def override(config: Config, overrides: Mapping[str, Any]) -> None:
 def _get_config(source: str) -> Callable[..., Any]:
     """The function `get_config` of a preset or a config file."""
     if source in config_lib.PRESETS:
-        get_config: Callable[..., Any] = importlib.import_module(
-            f"daad_jax.config.presets.{source}"
-        ).get_config
-        return get_config
+        return config_lib.PRESETS[source]
     path = Path(source).expanduser()
     if not path.is_file():
         hint = suggestion(path.stem, config_lib.PRESETS)
@@ -183,7 +168,7 @@ def _parse_overrides(values: flags.FlagValues, argv: Sequence[str]) -> dict[str,
 
 
 def _placeholders(fields: Mapping[str, Any]) -> Any:
-    """A config without values: ml_collections reads the fields' types from it."""
+    """A config without values, from which ml_collections reads the types of the fields."""
     sections: dict[str, list[tuple[str, Any, Any]]] = {}
     for path, declared in fields.items():
         section, _, name = path.rpartition(".")
@@ -197,14 +182,22 @@ def _placeholders(fields: Mapping[str, Any]) -> Any:
 
 
 def _flag_type(declared: Any) -> type:
-    """The type by which a field's text is parsed; `object` reads any Python literal."""
+    """The type that parses a field's text. `object` reads any Python literal."""
     if declared in (bool, int, float, str):
         return declared
     return tuple if declared == tuple[int, ...] else object
 
 
+def _show_help(argv: Sequence[str], *groups: flags.FlagValues) -> None:
+    """Prints the flags and ends the program if ``--help`` is among the arguments."""
+    if "--help" in argv or "-h" in argv:
+        for group in groups:
+            print(group.get_help(include_special_flags=False).partition(":")[2].strip("\n"))
+        sys.exit()
+
+
 def _call(values: flags.FlagValues, argv: Sequence[str], *, known_only: bool = False) -> list[str]:
-    """Parses flags; absl's errors become ConfigErrors."""
+    """Parses flags and turns absl's errors into ConfigErrors."""
     try:
         return list(values(list(argv), known_only=known_only))
     except flags.UnrecognizedFlagError as error:

@@ -1,4 +1,4 @@
-"""``grid``: trains and evaluates many configs in one process, one line of a results file each."""
+"""``grid``: trains and evaluates many configs in one process, with a line of results for each."""
 
 import hashlib
 import json
@@ -17,14 +17,7 @@ from absl import flags
 from daad_jax import addressing, api
 from daad_jax import config as config_lib
 from daad_jax.addressing import Rule
-from daad_jax.cli.flags import (
-    ConfigFlags,
-    define_custom_code,
-    load_config,
-    override,
-    parse_config_flags,
-    parse_variant,
-)
+from daad_jax.cli import flags as own_flags
 from daad_jax.cli.train import category_name, folder_name, train_and_evaluate, with_category
 from daad_jax.config import Config
 from daad_jax.data import Dataset, list_categories, load_dataset
@@ -39,13 +32,7 @@ _AXES = {"setting": "--settings", "seed": "--seeds", "data.category": "--categor
 
 
 class GridRun(NamedTuple):
-    """One run of a grid.
-
-    Attributes:
-        config: checked, of one category.
-        variant: the overrides that it was made with, as they were written.
-        rule: the addressing rule of its `memory.addressing`.
-    """
+    """A run: its checked config for one category, its ``--variant`` as written, and its rule."""
 
     config: Config
     variant: str
@@ -53,7 +40,7 @@ class GridRun(NamedTuple):
 
 
 class Grid(NamedTuple):
-    """All runs of a grid, in their order, with the results file and the folder of the workdirs."""
+    """All runs of a grid in order, the results file, and the folder that holds the workdirs."""
 
     runs: list[GridRun]
     results: Path
@@ -63,12 +50,8 @@ class Grid(NamedTuple):
 def run(argv: Sequence[str]) -> None:
     """Trains and evaluates every run that has no result yet in the results file.
 
-    Args:
-        argv: "grid", then the flags.
-
-    Raises:
-        ConfigError: before the first run, if any of them cannot work.
-        GridError: after the last run, if some failed.
+    `argv` is "grid" and its flags. Raises ConfigError before the first run if any run cannot work,
+    and GridError after the last run if some failed.
     """
     grid = parse_grid_flags(argv)
     done = _finished(grid.results)
@@ -79,10 +62,20 @@ def run(argv: Sequence[str]) -> None:
             print(f"{title}: already in the results file", flush=True)
             continue
         print(title, flush=True)
-        line = _describe(one) | {"commit": commit, "machine": _machine()}
+        line: dict[str, Any] = {
+            "variant": one.variant,
+            "setting": one.config.setting,
+            "seed": one.config.seed,
+            "category": category_name(one.config),
+            "config": config_lib.to_dict(one.config),
+            "commit": commit,
+            "machine": _machine(),
+        }
         try:
             line |= _measure(one, grid.workdir / run_name(one.config), load)
-            print(_aurocs(line["evaluation"]), flush=True)
+            scores = line["evaluation"]["scores"].items()
+            shown = ", ".join(f"{name} {score['image_auroc']:.4f}" for name, score in scores)
+            print(f"  image AUROC {shown}", flush=True)
         except UserError as error:
             failed += 1
             line["error"] = str(error)
@@ -99,25 +92,24 @@ def run(argv: Sequence[str]) -> None:
 def parse_grid_flags(argv: Sequence[str]) -> Grid:
     """Parses the flags of ``grid`` and checks every run.
 
-    Args:
-        argv: the verb, then the flags.
-
-    Raises:
-        ConfigError: for a flag, a config or a variant that cannot be used, or two equal runs.
-        DataError: if the categories cannot be listed.
+    `argv` begins with the verb. Raises ConfigError if a flag, a config or a variant cannot be used
+    or two runs are equal, and DataError if the categories cannot be listed.
     """
     values = _define_flags()
-    given = parse_config_flags(values, argv)
+    given = own_flags.parse_config_flags(values, argv)
     if not values.results or Path(values.results).suffix != _SUFFIX:
         raise ConfigError(f"--results: give a file whose name ends in {_SUFFIX}")
     results = Path(values.results).expanduser()
-    seeds = [_seed(text) for text in values.seeds or []]
+    seeds = values.seeds or []
+    for text in seeds:
+        if not text.lstrip("-").isdecimal():
+            raise ConfigError(f"--seeds: {text!r} is not a whole number")
     runs = []
     for setting in values.settings or [given.setting]:
         base = given._replace(setting=setting)
         for text in values.variant or [""]:
             one = _vary(base, text, allow_custom_code=values.allow_custom_code)
-            runs += _spread(one, values.categories, seeds)
+            runs += _spread(one, values.categories, [int(seed) for seed in seeds])
     _check_different(runs)
     workdir = Path(values.workdir or results.with_suffix("")).expanduser()
     return Grid(runs, results, workdir)
@@ -138,22 +130,18 @@ def _define_flags() -> flags.FlagValues:
     flags.DEFINE_list("categories", None, "Instead of data.category.", flag_values=values)
     flags.DEFINE_list("seeds", None, "Instead of seed.", flag_values=values)
     flags.DEFINE_multi_string("variant", None, "FIELD=VALUE ... of one.", flag_values=values)
-    define_custom_code(values)
+    own_flags.define_custom_code(values)
     return values
 
 
-def _seed(text: str) -> int:
-    try:
-        return int(text)
-    except ValueError as error:
-        raise ConfigError(f"--seeds: {text!r} is not a whole number") from error
-
-
-def _vary(base: ConfigFlags, variant: str, *, allow_custom_code: bool) -> GridRun:
+def _vary(base: own_flags.ConfigFlags, variant: str, *, allow_custom_code: bool) -> GridRun:
     """Builds and checks the config with a variant's overrides."""
-    config = load_config(base)
+    config = own_flags.load_config(base)
     try:
-        override(config, _parse_variant(variant))
+        overrides = own_flags.parse_variant(_split(variant))
+        for path in _AXES.keys() & overrides.keys():
+            raise ConfigError(f"{path}: a variant cannot set it; use {_AXES[path]}")
+        own_flags.override(config, overrides)
         rule = addressing.parse_rule(config.memory.addressing, allow_custom_code=allow_custom_code)
         api.check(config, rule)
     except ConfigError as error:
@@ -163,19 +151,15 @@ def _vary(base: ConfigFlags, variant: str, *, allow_custom_code: bool) -> GridRu
     return GridRun(config, variant, rule)
 
 
-def _parse_variant(text: str) -> dict[str, Any]:
+def _split(text: str) -> list[str]:
     try:
-        overrides = parse_variant(shlex.split(text))
+        return shlex.split(text)
     except ValueError as error:
         raise ConfigError(f"{error}; close the quotes") from error
-    for path in overrides:
-        if path in _AXES:
-            raise ConfigError(f"{path}: a variant cannot set it; use {_AXES[path]}")
-    return overrides
 
 
 def _spread(run: GridRun, categories: Sequence[str] | None, seeds: Sequence[int]) -> list[GridRun]:
-    """One run for each category and, innermost, each seed."""
+    """One run for each category and seed, category by category."""
     runs = []
     for wanted in categories or [run.config.data.category]:
         config = with_category(run.config, wanted)
@@ -215,16 +199,6 @@ def _title(run: GridRun) -> str:
     return f'{category} {config.setting} seed {config.seed} "{printable(run.variant)}"'
 
 
-def _describe(run: GridRun) -> dict[str, Any]:
-    return {
-        "config": config_lib.to_dict(run.config),
-        "category": category_name(run.config),
-        "setting": run.config.setting,
-        "variant": run.variant,
-        "seed": run.config.seed,
-    }
-
-
 def _loader(cache: Path) -> Callable[[Config], Dataset]:
     """A function that loads a config's dataset and keeps the last one for runs that share it."""
     last: dict[str, Dataset] = {}
@@ -240,9 +214,12 @@ def _loader(cache: Path) -> Callable[[Config], Dataset]:
 
 
 def _measure(run: GridRun, folder: Path, load: Callable[[Config], Dataset]) -> dict[str, Any]:
-    """Trains or resumes a run to its end; returns the `cost` and `evaluation` of its line."""
+    """Trains or resumes a run to its end. Returns the `cost` and `evaluation` of its line."""
     dataset = load(run.config)
-    first_step = _checkpointed_step(folder)
+    first_step = 0
+    if (folder / CONFIG_FILE).exists():
+        with Checkpoints(folder) as checkpoints:
+            first_step = checkpoints.latest_step() or 0
     outcome = train_and_evaluate(run.config, folder, dataset, run.rule, log=lambda _: None)
     assert outcome.evaluation is not None  # a grid always runs in one process
     cost = {
@@ -254,20 +231,8 @@ def _measure(run: GridRun, folder: Path, load: Callable[[Config], Dataset]) -> d
     return {"cost": cost, "evaluation": outcome.evaluation.summary}
 
 
-def _checkpointed_step(folder: Path) -> int:
-    if not (folder / CONFIG_FILE).exists():
-        return 0
-    with Checkpoints(folder) as checkpoints:
-        return checkpoints.latest_step() or 0
-
-
-def _aurocs(evaluation: dict[str, Any]) -> str:
-    scores = evaluation["scores"].items()
-    return "  image AUROC " + ", ".join(f"{name} {one['image_auroc']:.4f}" for name, one in scores)
-
-
 def _commit() -> str | None:
-    """The commit of the package's folder, or None where that is no git checkout."""
+    """The commit of the package's folder, or None if it is not in a git checkout."""
     command = ["git", "-C", os.fspath(Path(__file__).parent), "describe", "--always", "--dirty"]
     try:
         result = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -280,8 +245,8 @@ def _machine() -> dict[str, Any]:
     device = jax.devices()[0]
     return {
         "device": device.device_kind,
-        "devices": jax.device_count(),
         "platform": device.platform,
+        "devices": jax.device_count(),
         "cpu_cores": os.cpu_count(),
         "python": platform.python_version(),
         "jax": jax.__version__,

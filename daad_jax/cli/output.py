@@ -1,11 +1,11 @@
 """What `train` and `evaluate` print and write for people: tables and HTML reports."""
 
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from daad_jax.data import Dataset, display_name
+from daad_jax.errors import warn
 from daad_jax.evaluation.evaluate import Evaluation
 from daad_jax.reports import html, text
 from daad_jax.runtime import signals
@@ -20,7 +20,7 @@ def show_evaluation(folder: Path, evaluation: Evaluation, dataset: Dataset) -> N
 def show_summary(
     workdir: Path, folders: Sequence[Path], summaries: Sequence[dict[str, Any]]
 ) -> None:
-    """Prints the table of several categories and writes its HTML report; nothing for one."""
+    """Prints a table of several categories and writes its HTML report. Does nothing for one."""
     if len(summaries) > 1:
         print(text.summary_table(summaries))
         names = [folder.name for folder in folders]
@@ -28,13 +28,9 @@ def show_summary(
 
 
 def _write(write: Callable[[], Path]) -> None:
-    """Writes a report; a failure is a warning, because more categories may follow."""
+    """Writes a report. A failure is only a warning, because more categories may follow."""
     try:
         with signals.interruptible():
             print(f"report: {display_name(write())}", end="\n\n", flush=True)
     except Exception as error:
-        print(
-            f"warning: {html.REPORT_FILE} could not be written: {error!r}",
-            file=sys.stderr,
-            flush=True,
-        )
+        warn(f"{html.REPORT_FILE} could not be written: {error!r}")

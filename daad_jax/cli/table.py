@@ -15,11 +15,8 @@ _ROWS = ["category", "setting", "variant"]
 def run(argv: Sequence[str]) -> None:
     """Prints the table of one or more results files.
 
-    Args:
-        argv: "table", then the files and flags.
-
-    Raises:
-        ConfigError: if there is no run, or no such row field, number or label.
+    `argv` is "table", the files and flags. Raises ConfigError if there is no run, or if a row
+    field, number or label does not exist.
     """
     values = flags.FlagValues()
     flags.DEFINE_list("rows", _ROWS, "Fields whose values make a row.", flag_values=values)

@@ -1,6 +1,7 @@
 """``train``: trains and evaluates one category, or each in turn."""
 
 import contextlib
+import copy
 import functools
 import time
 from collections.abc import Callable, Sequence
@@ -10,7 +11,6 @@ from typing import NamedTuple
 from absl import flags
 
 from daad_jax import addressing, api
-from daad_jax import config as config_lib
 from daad_jax.addressing import Rule
 from daad_jax.cli import output
 from daad_jax.cli.flags import define_custom_code, load_config, parse_config_flags
@@ -24,13 +24,11 @@ from daad_jax.workdir.run import CONFIG_FILE, check_same_run, open_run
 
 
 class TrainFlags(NamedTuple):
-    """The flags of ``train``.
+    """The flags of ``train``. The config is not validated yet.
 
-    Attributes:
-        config: the config, not validated yet.
-        workdir: folder of the run, or of the categories' runs.
-        allow_custom_code: whether a rule of the user's own may be imported.
-        distributed: how to join other processes, or None.
+    `workdir` is the folder of the run or, for all categories, the folder that holds their runs.
+    `allow_custom_code` permits the import of a rule of the user's own. `distributed` says how to
+    join other processes, as "HOST:PORT,COUNT,INDEX" or "auto", or is None.
     """
 
     config: Config
@@ -40,12 +38,9 @@ class TrainFlags(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """Result of one run.
+    """Result of one run, with wall-clock times.
 
-    Attributes:
-        evaluation: the evaluation; None in all processes but the first.
-        train_seconds: wall-clock time of training.
-        evaluate_seconds: wall-clock time of the evaluation and its files.
+    `evaluation` is None in every process but the first. `evaluate_seconds` includes writing files.
     """
 
     evaluation: Evaluation | None
@@ -54,13 +49,10 @@ class Outcome(NamedTuple):
 
 
 def run(argv: Sequence[str]) -> None:
-    """Trains and evaluates; writes the workdir and prints tables.
+    """Trains and evaluates, writes the workdir and prints tables.
 
-    Args:
-        argv: "train", then the flags.
-
-    Raises:
-        UserError: if the flags, the config, the data or the workdir cannot be used.
+    `argv` is "train" and its flags. Raises UserError if the flags, the config, the data or the
+    workdir cannot be used.
     """
     given = parse_train_flags(argv)
     config = given.config
@@ -73,9 +65,8 @@ def run(argv: Sequence[str]) -> None:
     planned = plan(config, list_categories(config.data), given.workdir)
     for own, folder in planned:
         check_same_run(folder, own)
-        if processes.is_first():
-            lock.check_free(folder)
-    log: Callable[[str], None] = print if processes.is_first() else _ignore
+        processes.in_first(functools.partial(lock.check_free, folder))
+    log: Callable[[str], None] = print if processes.is_first() else lambda _: None
     summaries = []
     for own, folder in planned:
         dataset = load_dataset(own.data, own.data.category, folder / "cache")
@@ -99,20 +90,12 @@ def train_and_evaluate(
 ) -> Outcome:
     """Trains or resumes one run and evaluates the state that training returned.
 
-    Several processes train together; the first one alone evaluates while the others wait.
+    Several processes train together. Then the first one alone evaluates while the others wait, and
+    calls `show` after it has written the evaluation's files. The folder stays locked until then.
+    The config must be checked and of one category.
 
-    Args:
-        config: a checked config of one category.
-        folder: the run's folder; it is locked until this function returns.
-        dataset: the category's images.
-        rule: the addressing rule of `memory.addressing`.
-        log: receives progress messages.
-        show: called with the folder, the evaluation and the dataset in the first process, after
-            the evaluation's files are written.
-
-    Raises:
-        UserError: if the folder is in use or holds another run, the images do not fit, a loss is
-            not finite, or a file cannot be written.
+    Raises UserError if the folder is in use or holds another run, the images do not fit, a loss is
+    not finite, or a file cannot be written.
     """
     evaluation: Evaluation | None = None
     start = time.perf_counter()
@@ -136,13 +119,9 @@ def train_and_evaluate(
 
 
 def parse_train_flags(argv: Sequence[str]) -> TrainFlags:
-    """Parses the flags of ``train``.
+    """Parses the flags of ``train``. `argv` begins with the verb.
 
-    Args:
-        argv: the verb, then the flags.
-
-    Raises:
-        ConfigError: for an unknown flag, field, file or setting, or a value that cannot be read.
+    Raises ConfigError for an unknown flag, field, file or setting, or a value that cannot be read.
     """
     values = flags.FlagValues()
     flags.DEFINE_string("workdir", None, "Folder of the run.", flag_values=values)
@@ -160,9 +139,8 @@ def parse_train_flags(argv: Sequence[str]) -> TrainFlags:
 def plan(config: Config, categories: Sequence[str], workdir: Path) -> list[tuple[Config, Path]]:
     """The config and folder of each category's run.
 
-    Raises:
-        CheckpointError: if the workdir holds a run of one category and all are asked for, or the
-            other way round.
+    Raises CheckpointError if the workdir holds a run of one category and all are asked for, or the
+    other way round.
     """
     single = workdir / CONFIG_FILE
     if config.data.category != ALL:
@@ -182,20 +160,16 @@ def plan(config: Config, categories: Sequence[str], workdir: Path) -> list[tuple
 
 def with_category(config: Config, category: str) -> Config:
     """A copy of a config with another `data.category`."""
-    copied = config_lib.from_dict(config_lib.to_dict(config))
+    copied = copy.deepcopy(config)
     copied.data.category = category
     return copied
 
 
 def category_name(config: Config) -> str:
-    """The config's category, or the name of `data.root` where that is the category itself."""
+    """The config's category, or the folder's name if `data.root` is the category itself."""
     return config.data.category or Path(config.data.root).resolve().name
 
 
 def folder_name(category: str) -> str:
-    """A category as the name of one folder; a class may be called "T-shirt/top"."""
+    """A category as the name of one folder. A class may be called "T-shirt/top"."""
     return category.replace("%", "%25").replace("/", "%2F")
-
-
-def _ignore(line: str) -> None:
-    pass

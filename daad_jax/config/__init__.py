@@ -18,7 +18,6 @@ from daad_jax.config.schema import (
 )
 from daad_jax.config.settings import SETTINGS, from_setting
 from daad_jax.config.text import (
-    copy,
     field_types,
     flatten,
     from_dict,
@@ -28,28 +27,3 @@ from daad_jax.config.text import (
     to_dict,
 )
 from daad_jax.config.validation import validate
-
-__all__ = [
-    "PRESETS",
-    "SETTINGS",
-    "Config",
-    "DataConfig",
-    "DiscriminatorConfig",
-    "DivisionRates",
-    "LossConfig",
-    "MemoryConfig",
-    "ModelConfig",
-    "Rates",
-    "ScoreConfig",
-    "TrainConfig",
-    "copy",
-    "field_types",
-    "flatten",
-    "from_dict",
-    "from_flat",
-    "from_setting",
-    "get_field",
-    "set_field",
-    "to_dict",
-    "validate",
-]

@@ -1,4 +1,4 @@
-"""Checks of the value and the type of one field."""
+"""Checks of the type and the value of one field."""
 
 import dataclasses
 import math
@@ -16,10 +16,8 @@ _MAX_DIGITS = 18  # a whole number of this length always fits into 64 bits
 class Check:
     """A condition on the value of one field.
 
-    Attributes:
-        passes: whether a value of the field's type meets the condition.
-        allowed: the values that pass, in words that follow "must be".
-        choices: the known names, where the condition is a choice between names.
+    `passes` tests a value of the field's type. `allowed` describes the values that pass, in words
+    that follow "must be". `choices` are the known names, if the condition is a choice of names.
     """
 
     passes: Callable[[Any], bool]
@@ -27,7 +25,7 @@ class Check:
     choices: tuple[str, ...] = ()
 
     def problem(self, value: Any) -> str:
-        """What is wrong with a value, to follow the field's name in a message; "" if it passes."""
+        """The text that follows the field's name in an error message; "" if the value passes."""
         if self.passes(value):
             return ""
         if self.choices:
@@ -36,7 +34,7 @@ class Check:
 
 
 def at_least(low: int) -> Check:
-    """Numbers from `low` on."""
+    """Numbers of at least `low`."""
     return Check(lambda value: value >= low, f"at least {low}")
 
 
@@ -50,25 +48,17 @@ def above(low: float) -> Check:
     return Check(lambda value: low < value < math.inf, f"finite and above {low}")
 
 
-def weight() -> Check:
-    """Finite numbers that are not negative."""
-    return Check(lambda value: 0 <= value < math.inf, "finite and at least 0")
-
-
-def below_one() -> Check:
-    """Numbers from 0 to below 1."""
-    return Check(lambda value: 0 <= value < 1, "from 0 to below 1")
+WEIGHT = Check(lambda value: 0 <= value < math.inf, "finite and at least 0")
+BELOW_ONE = Check(lambda value: 0 <= value < 1, "from 0 to below 1")
 
 
 def one_of(*names: str) -> Check:
-    """A choice between names."""
+    """One of the names."""
     allowed = ", ".join(f'"{name}"' for name in names[:-1])
     return Check(lambda value: value in names, f'{allowed} or "{names[-1]}"', names)
 
 
-def one_or_three() -> Check:
-    """1 or 3, the numbers of channels that images have."""
-    return Check(lambda value: value in (1, 3), "1 or 3")
+ONE_OR_THREE = Check(lambda value: value in (1, 3), "1 or 3")
 
 
 def or_none(check: Check) -> Check:
@@ -88,11 +78,8 @@ def each(check: Check, most: int) -> Check:
 def fits(value: Any, expected: Any) -> bool:
     """Whether a value has a field's type.
 
-    Whole numbers are numbers too, lists count as tuples, and True is not a number.
-
-    Args:
-        value: anything.
-        expected: bool, int, float, str, None, a literal, or a tuple or union of these.
+    The type is bool, int, float, str, None, a literal, or a tuple or union of these. An int fits
+    float, a list fits a tuple, and True is not a number. An int has at most 18 digits.
     """
     origin, arguments = typing.get_origin(expected), typing.get_args(expected)
     if origin in (typing.Union, types.UnionType):

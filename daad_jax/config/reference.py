@@ -39,8 +39,8 @@ def _settings() -> str:
 def _section(name: str, rows: list[str]) -> str:
     title = "Top level"
     if name:
-        section = type(getattr(Config(), name))
-        title = f"`{name}`: {_lower_first(section.__doc__ or '').rstrip('.')}"
+        words = (type(getattr(Config(), name)).__doc__ or "").rstrip(".")
+        title = f"`{name}`: {words[:1].lower()}{words[1:]}"
     head = ["| field | type | default | allowed | meaning |", "|---|---|---|---|---|"]
     return "\n".join([f"## {title}", "", *head, *rows, ""])
 
@@ -49,21 +49,12 @@ def _row(path: str, declared: "dataclasses.Field[Any]") -> str:
     check = declared.metadata["check"]
     cells = [
         f"`{path}`",
-        _type(declared.type),
+        type_name(declared.type).removeprefix("a ").partition(" of at most")[0],
         f"`{declared.default!r}`",
         check.allowed if check else "",
         declared.metadata["sentence"],
     ]
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
-
-
-def _type(expected: Any) -> str:
-    words, _, _ = type_name(expected).removeprefix("a ").partition(" of at most")
-    return words
-
-
-def _lower_first(text: str) -> str:
-    return text[:1].lower() + text[1:]
 
 
 if __name__ == "__main__":

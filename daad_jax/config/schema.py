@@ -12,17 +12,17 @@ from dataclasses import dataclass
 from typing import Literal
 
 from daad_jax.config.checks import (
+    BELOW_ONE,
+    ONE_OR_THREE,
+    WEIGHT,
     above,
     at_least,
-    below_one,
     between,
     each,
     one_of,
-    one_or_three,
     or_none,
-    weight,
 )
-from daad_jax.config.section import Section, item
+from daad_jax.config.section import Section, option
 from daad_jax.errors import ConfigError, shown
 
 Rates = tuple[int, int, int]
@@ -36,86 +36,86 @@ _MAX_STAGES = 13  # each halves the image: 2**13 = 8192
 class DataConfig(Section):
     """What is trained on and evaluated."""
 
-    source: str = item(
+    source: str = option(
         "folder",
         'where images come from: "textures" (part of scikit-image), "folder" (your own images), '
         '"digits" (part of scikit-learn), "mnist", "cifar10", or "tfds" (a labelled set of '
         "tensorflow-datasets)",
     )
-    root: str = item(
+    root: str = option(
         "",
         'source "folder": the folder that holds the categories, or one category\'s own folder if '
         '`data.category` is ""; sources "mnist" and "cifar10": the folder of the original files, '
         'or "" to download them',
     )
-    name: str = item("", 'source "tfds": name of the set, such as "fashion_mnist"')
-    category: str = item(
+    name: str = option("", 'source "tfds": name of the set, such as "fashion_mnist"')
+    category: str = option(
         "all",
         'name of a category, or "all" to train each in turn; in labelled sets, the class that '
         "counts as normal, by name or number",
     )
-    image_size: int = item(
+    image_size: int = option(
         256, "height and width that images are resized to, in pixels", between(2, _MAX_IMAGE_SIZE)
     )
-    channels: int = item(
+    channels: int = option(
         3,
         "3 repeats the channel of grey images; 1 converts colour images to luminance",
-        one_or_three(),
+        ONE_OR_THREE,
     )
-    resize: str = item(
+    resize: str = option(
         "area",
         'resize filter; "area" is the mean of the pixels that a new pixel covers',
         one_of("area", "nearest", "bilinear", "bicubic", "lanczos"),
     )
-    brightness: str = item(
+    brightness: str = option(
         "kept", '"equal" divides every image by its own mean', one_of("kept", "equal")
     )
-    flip_horizontal: bool = item(True, "mirror training images left to right at random")
-    flip_vertical: bool = item(True, "mirror training images top to bottom at random")
-    calibration_fraction: float = item(
+    flip_horizontal: bool = option(True, "mirror training images left to right at random")
+    flip_vertical: bool = option(True, "mirror training images top to bottom at random")
+    calibration_fraction: float = option(
         0.0,
         "fraction of the normal training images that is held out (at least two images) to fit "
         'the score scaling and the threshold of `score.protocol` "calibrated"; 0 holds out none. '
         "The textures have a fixed region for it",
-        below_one(),
+        BELOW_ONE,
     )
-    calibration_groups: int = item(
+    calibration_groups: int = option(
         0,
         "0 holds out single images drawn at random; g > 0 divides the images, sorted by name, "
         "into g contiguous groups and holds out whole groups drawn at random: use it when "
         "neighbouring files show the same object",
         at_least(0),
     )
-    split_seed: int = item(0, "seed of the draw of held-out images", between(0, 2**32 - 1))
-    memory_limit_mb: int = item(
+    split_seed: int = option(0, "seed of the draw of held-out images", between(0, 2**32 - 1))
+    memory_limit_mb: int = option(
         4096,
         "decoded images of a split that exceed this many MiB are stored in `data.cache_dir` and "
         "memory-mapped",
         at_least(0),
     )
-    on_device: str = item(
+    on_device: str = option(
         "auto",
         "keep a whole copy of the training images in the memory of each device, instead of "
         'copying each batch to it; "auto" does so on a GPU or TPU if they fit beside the train '
         "step. The results are the same",
         one_of("auto", "yes", "no"),
     )
-    cache_dir: str = item("", 'folder for decoded images; "" is `cache` in the workdir')
-    tfds_dir: str = item(
+    cache_dir: str = option("", 'folder for decoded images; "" is `cache` in the workdir')
+    tfds_dir: str = option(
         "",
         'folder where tensorflow-datasets keeps its sets; "" is its default, '
         "`~/tensorflow_datasets`",
     )
-    on_bad_file: str = item(
+    on_bad_file: str = option(
         "stop",
         'policy for unreadable image and mask files: "stop" ends with an error that names the '
         'file; "skip" leaves the image out and counts it in a warning',
         one_of("stop", "skip"),
     )
-    max_bad_files: int = item(
+    max_bad_files: int = option(
         100, 'the most files of a category that `data.on_bad_file` "skip" leaves out', at_least(0)
     )
-    follow_links: bool = item(
+    follow_links: bool = option(
         False, 'source "folder": allow symbolic links that lead out of `data.root`'
     )
 
@@ -124,27 +124,27 @@ class DataConfig(Section):
 class ModelConfig(Section):
     """The generator: encoder and decoder."""
 
-    backbone: str = item(
+    backbone: str = option(
         "dcgan", "encoder and decoder: name of a module in `daad_jax/models/backbones`"
     )
-    widths: tuple[int, ...] = item(
+    widths: tuple[int, ...] = option(
         (64, 128, 256, 512),
         "channels of the encoder's stages, finest first; the decoder mirrors them",
         each(at_least(1), _MAX_STAGES),
     )
-    skips: bool = item(True, "the decoder also gets the maps of the stages before the bottleneck")
-    skip_join: str = item(
+    skips: bool = option(True, "the decoder also gets the maps of the stages before the bottleneck")
+    skip_join: str = option(
         "concat", "how the decoder joins a skip connection to its own map", one_of("concat", "sum")
     )
-    query_from: str = item(
+    query_from: str = option(
         "after",
         "whether memories read a stage's output before or after its activation",
         one_of("after", "before"),
     )
-    batch_norm_momentum: float = item(
-        0.9, "weight of the old value in the running statistics", below_one()
+    batch_norm_momentum: float = option(
+        0.9, "weight of the old value in the running statistics", BELOW_ONE
     )
-    compute_dtype: str = item(
+    compute_dtype: str = option(
         "float32",
         "number type of the convolutions of both networks; parameters, statistics, similarities, "
         "memory reads and losses are always float32",
@@ -156,45 +156,45 @@ class ModelConfig(Section):
 class MemoryConfig(Section):
     """The memories."""
 
-    scales: str = item(
+    scales: str = option(
         "all",
         "which connections between encoder and decoder have a memory",
         one_of("all", "bottleneck", "none"),
     )
-    items: int = item(500, "N, the number of items of a memory bank", at_least(1))
-    division_rates: DivisionRates = item(
+    items: int = option(500, "N, the number of items of a memory bank", at_least(1))
+    division_rates: DivisionRates = option(
         (8, 8, 1),
         'rates (r_h, r_w, r_c) that divide a map into blocks, at all scales; or "pixel", blocks '
         "of one pixel; or one of these for each scale, finest first",
     )
-    addressing: str = item(
+    addressing: str = option(
         "threshold",
         'addressing rule and its hyperparameters, such as "threshold", "top_k(k=8)", or your own '
         'as "my_rules:sharpest(power=2)"; see `docs/addressing.md`',
     )
-    temperature: float = item(1.0, "divisor of the similarities", above(0))
-    init_scale: float = item(
+    temperature: float = option(1.0, "divisor of the similarities", above(0))
+    init_scale: float = option(
         1.0, "norm of an initial item relative to the norm of the queries", above(0)
     )
-    similarity: str = item(
+    similarity: str = option(
         "cosine",
         'similarity of query and item: "cosine", "dot" (divided by the square root of the block '
         'size D) or "distance" (negative squared distance)',
     )
-    learned_temperature: bool = item(
+    learned_temperature: bool = option(
         False, "each bank learns its temperature, starting at `memory.temperature`"
     )
-    banks: str = item(
+    banks: str = option(
         "one",
         'how block positions share memory banks: "one" bank for all positions of a scale, one for '
         'each "position", or one for each group of neighbouring positions, given as rows and '
         'columns of groups, such as "2x2"',
     )
-    frozen: bool = item(
+    frozen: bool = option(
         False,
         "keep the random initial items, as a control; not with rules that update items themselves",
     )
-    chunk_mib: int = item(
+    chunk_mib: int = option(
         32,
         "addressing weights that one device holds at once, in MiB; larger reads are divided into "
         "chunks, which saves memory and does not change the result; 0 never divides",
@@ -206,14 +206,14 @@ class MemoryConfig(Section):
 class DiscriminatorConfig(Section):
     """The discriminator, built if `loss.adv` or `loss.ali` is above 0."""
 
-    width: int = item(
+    width: int = option(
         64, "channels of the first stage; each later stage has twice as many", at_least(1)
     )
-    max_width: int = item(512, "the most channels of a stage", at_least(1))
-    feature_layer: int = item(
+    max_width: int = option(512, "the most channels of a stage", at_least(1))
+    feature_layer: int = option(
         -1, "stage whose activations are the features f_D of the alignment loss; -1 is the last"
     )
-    batch_norm: str = item(
+    batch_norm: str = option(
         "separate",
         "whether real and reconstructed images pass through batch normalisation separately or as "
         "one joint batch",
@@ -225,35 +225,34 @@ class DiscriminatorConfig(Section):
 class LossConfig(Section):
     """The losses and their weights."""
 
-    rec: float = item(50.0, "lambda_rec, weight of the reconstruction loss", weight())
-    adv: float = item(0.5, "lambda_adv, weight of the adversarial loss; 0 leaves it out", weight())
-    ali: float = item(0.5, "lambda_ali, weight of the alignment loss; 0 leaves it out", weight())
-    extra: str = item(
+    rec: float = option(50.0, "lambda_rec, weight of the reconstruction loss", WEIGHT)
+    adv: float = option(0.5, "lambda_adv, weight of the adversarial loss; 0 leaves it out", WEIGHT)
+    ali: float = option(0.5, "lambda_ali, weight of the alignment loss; 0 leaves it out", WEIGHT)
+    extra: str = option(
         "",
         "weights of further losses that `daad_jax/train/losses.py` defines, such as "
         '"l1=0.5, other=1"',
     )
-    norm: str = item(
+    norm: str = option(
         "mean_squared",
         "norm in the reconstruction and alignment losses: the mean of squares over all elements, "
         "or the mean over images of the norm, not squared",
         one_of("mean_squared", "norm"),
     )
-    adversarial: str = item(
+    adversarial: str = option(
         "non_saturating",
         "form of the generator's adversarial loss",
         one_of("non_saturating", "saturating"),
     )
-    alignment_updates_discriminator: bool = item(
+    alignment_updates_discriminator: bool = option(
         False, "the alignment loss also trains the discriminator"
     )
 
     def weights(self) -> dict[str, float]:
         """Returns the weight of each loss: rec, adv and ali, then those of `extra`.
 
-        Raises:
-            ConfigError: if `extra` is not a list like "l1=0.5, other=1" of new names and finite
-                weights of at least 0. Whether a loss of that name exists is not checked here.
+        Raises ConfigError if `extra` is not a list such as "l1=0.5, other=1" of new names with
+        finite weights of at least 0. It does not check that the losses exist.
         """
         weights = {"rec": self.rec, "adv": self.adv, "ali": self.ali}
         for entry in self.extra.split(",") if self.extra.strip() else []:
@@ -262,7 +261,7 @@ class LossConfig(Section):
                 value = float(number)
             except ValueError:
                 value = -1.0
-            if not name.isidentifier() or not weight().passes(value):
+            if not name.isidentifier() or not WEIGHT.passes(value):
                 raise ConfigError(
                     f"loss.extra: {shown(entry.strip())} is not NAME=WEIGHT with a finite weight "
                     'of at least 0; write for example "l1=0.5, other=1"'
@@ -277,68 +276,68 @@ class LossConfig(Section):
 class TrainConfig(Section):
     """Training."""
 
-    epochs: int | None = item(
+    epochs: int | None = option(
         1000, "passes over the training images; used if `train.steps` is None", or_none(at_least(1))
     )
-    steps: int | None = item(
+    steps: int | None = option(
         None, "number of updates; replaces `train.epochs`", or_none(at_least(1))
     )
-    batch_size: int = item(8, "images per update, over all devices", at_least(1))
-    learning_rate: float = item(2e-4, "learning rate of Adam, for both networks", above(0))
-    beta1: float = item(0.9, "decay of Adam's mean of gradients", below_one())
-    beta2: float = item(0.999, "decay of Adam's mean of squared gradients", below_one())
-    average_decay: float = item(
+    batch_size: int = option(8, "images per update, over all devices", at_least(1))
+    learning_rate: float = option(2e-4, "learning rate of Adam, for both networks", above(0))
+    beta1: float = option(0.9, "decay of Adam's mean of gradients", BELOW_ONE)
+    beta2: float = option(0.999, "decay of Adam's mean of squared gradients", BELOW_ONE)
+    average_decay: float = option(
         0.0,
         "decay of a running average of both networks' weights; above 0, the average is "
         "evaluated. Not in the paper",
-        below_one(),
+        BELOW_ONE,
     )
-    log_every: int = item(10, "steps between lines of metrics", at_least(1))
-    checkpoint_every: int = item(
+    log_every: int = option(10, "steps between lines of metrics", at_least(1))
+    checkpoint_every: int = option(
         1000, "steps between checkpoints; the last step always has one", at_least(1)
     )
-    keep_checkpoints: int = item(2, "how many of the newest checkpoints are kept", at_least(1))
+    keep_checkpoints: int = option(2, "how many of the newest checkpoints are kept", at_least(1))
 
 
 @dataclass
 class ScoreConfig(Section):
     """The anomaly scores and their evaluation."""
 
-    gamma: float = item(0.9, "weight of R(x) in A(x); L(x) has weight 1 - gamma", between(0, 1))
-    protocol: str = item(
+    gamma: float = option(0.9, "weight of R(x) in A(x); L(x) has weight 1 - gamma", between(0, 1))
+    protocol: str = option(
         "paper",
         "how A(x) scales R(x) and L(x): by their range over the test images, as in the paper, or "
         "by their range over held-out normal images",
         one_of("paper", "calibrated"),
     )
-    map_sigma: float = item(
-        4.0, "standard deviation of the Gaussian that smooths anomaly maps, in pixels", weight()
+    map_sigma: float = option(
+        4.0, "standard deviation of the Gaussian that smooths anomaly maps, in pixels", WEIGHT
     )
-    map_quantile: float = item(
+    map_quantile: float = option(
         0.98, "quantile of an anomaly map that the score R_quantile takes", between(0, 1)
     )
-    decision: str = item(
+    decision: str = option(
         "A",
         'score that is compared with the threshold: "R", "L", "A" (calibrated), or a localised '
         "score of `daad_jax/scoring/scores.py`; the localised scores are not in the paper",
     )
-    threshold_quantile: float = item(
+    threshold_quantile: float = option(
         0.99,
         "the threshold is this quantile of the decision score of the calibration images",
         between(0, 1),
     )
-    batch_size: int = item(32, "images per batch when scoring", between(1, 4096))
-    bootstrap_samples: int = item(1000, "resamplings behind a bootstrap interval", at_least(1))
+    batch_size: int = option(32, "images per batch when scoring", between(1, 4096))
+    bootstrap_samples: int = option(1000, "resamplings behind a bootstrap interval", at_least(1))
 
 
 @dataclass
 class Config(Section):
     """Everything that a run depends on besides its images."""
 
-    setting: str = item(
+    setting: str = option(
         "daad_plus", "setting that the config was made from; it changes nothing by itself"
     )
-    seed: int = item(
+    seed: int = option(
         0,
         "seed of the initial parameters, the order of images, the flips and the bootstrap",
         between(0, 2**32 - 1),

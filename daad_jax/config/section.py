@@ -7,25 +7,21 @@ from daad_jax.config.checks import Check, fits
 from daad_jax.errors import ConfigError, suggestion
 
 
-def item(default: Any, sentence: str, check: Check | None = None) -> Any:
-    """Declares a config field: the only place for its default, its meaning and its check.
+def option(default: Any, sentence: str, check: Check | None = None) -> Any:
+    """Declares a config field with its default and its meaning, for the reference page.
 
-    Args:
-        default: the field's default.
-        sentence: what the field means, for the reference page.
-        check: a condition on its value beyond its type.
+    The check is a condition on the value beyond its type.
     """
     return dataclasses.field(default=default, metadata={"sentence": sentence, "check": check})
 
 
 class Section:
-    """Base of the config dataclasses: only declared fields can be set, and get their own type."""
+    """Base of the config dataclasses: only declared fields can be set."""
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Sets a field. Lists become tuples and whole numbers become floats where declared so.
+        """Sets a field. Lists become tuples, and ints become floats if the field is a float.
 
-        Raises:
-            ConfigError: if there is no such field.
+        The value is not checked. Raises ConfigError if there is no such field.
         """
         declared: dict[str, dataclasses.Field[Any]] = vars(type(self))["__dataclass_fields__"]
         if name not in declared:
@@ -33,15 +29,9 @@ class Section:
             path = f"{section}.{name}".removeprefix(".")
             raise ConfigError(f"{path}: no such config field; {suggestion(name, declared)}")
         expected = declared[name].type
-        object.__setattr__(
-            self, name, _converted(value, expected) if fits(value, expected) else value
-        )
-
-
-def _converted(value: Any, expected: Any) -> Any:
-    if expected is float:
-        return float(value)
-    return _as_tuples(value)
+        if fits(value, expected):
+            value = float(value) if expected is float else _as_tuples(value)
+        object.__setattr__(self, name, value)
 
 
 def _as_tuples(value: Any) -> Any:

@@ -28,15 +28,11 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "daad": _RECONSTRUCTION_ONLY,
     "daad_plus": {},
 }
-"""Each setting's fields that differ from `daad_plus`, whose values are the schema's defaults."""
+"""The fields of each setting that differ from `daad_plus`, which has the schema's defaults."""
 
 
 def check_setting(setting: Any) -> None:
-    """Checks that there is a setting of that name.
-
-    Raises:
-        ConfigError: if there is not.
-    """
+    """Raises ConfigError if there is no setting of that name."""
     if setting not in SETTINGS:
         raise ConfigError(f"setting: no setting {shown(setting)}; {suggestion(setting, SETTINGS)}")
 
@@ -44,8 +40,7 @@ def check_setting(setting: Any) -> None:
 def from_setting(setting: str) -> Config:
     """Returns the paper's config for one of the six settings.
 
-    Raises:
-        ConfigError: if there is no setting of that name.
+    Raises ConfigError if there is no setting of that name.
     """
     check_setting(setting)
     config = Config(setting=setting)

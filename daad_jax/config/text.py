@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import json
 from collections.abc import Mapping
-from copy import deepcopy
 from typing import Any
 
 from daad_jax.config.checks import fits, type_name
@@ -35,12 +34,10 @@ def get_field(config: Config, path: str) -> Any:
 
 
 def set_field(config: Config, path: str, value: Any) -> None:
-    """Sets the field that a dotted path names.
+    """Sets the field that a dotted path names. Lists become tuples.
 
-    Lists become tuples. Only the type is checked; `validate` checks the value.
-
-    Raises:
-        ConfigError: if there is no such field, or the value has another type.
+    Raises ConfigError if there is no such field, or the value has another type. Only `validate`
+    checks the value itself.
     """
     types = field_types()
     if path not in types:
@@ -52,18 +49,9 @@ def set_field(config: Config, path: str, value: Any) -> None:
 
 
 def check_type(path: str, value: Any, expected: Any) -> None:
-    """Checks that a value has a field's type.
-
-    Raises:
-        ConfigError: naming the field if it has not.
-    """
+    """Raises ConfigError, which names the field, if a value does not have the field's type."""
     if not fits(value, expected):
         raise ConfigError(f"{path}: {shown(value)} is not {type_name(expected)}")
-
-
-def copy(config: Config) -> Config:
-    """Returns an independent copy."""
-    return deepcopy(config)
 
 
 def to_dict(config: Config) -> dict[str, Any]:
@@ -75,8 +63,7 @@ def to_dict(config: Config) -> dict[str, Any]:
 def from_dict(values: Mapping[str, Any]) -> Config:
     """Rebuilds a config from the result of `to_dict`; missing fields keep their defaults.
 
-    Raises:
-        ConfigError: naming a field that is unknown or whose value has another type.
+    Raises ConfigError, which names the field, if one is unknown or its value has another type.
     """
     return from_flat(flatten(values))
 
@@ -84,8 +71,7 @@ def from_dict(values: Mapping[str, Any]) -> Config:
 def from_flat(values: Mapping[str, Any]) -> Config:
     """Builds a config from values by dotted path; missing fields keep their defaults.
 
-    Raises:
-        ConfigError: naming a field that is unknown or whose value has another type.
+    Raises ConfigError, which names the field, if one is unknown or its value has another type.
     """
     config = Config()
     for path, value in values.items():

@@ -9,10 +9,8 @@ from daad_jax.errors import ConfigError
 def validate(config: Config) -> None:
     """Checks each field by itself, and the combinations that only need the config's values.
 
-    `daad_jax.check` calls this and adds the checks of the other packages.
-
-    Raises:
-        ConfigError: naming the first field that cannot work and what to do.
+    `daad_jax.check` calls this and adds the checks of the other packages. Raises ConfigError, which
+    names the first field that cannot work and says what to do.
     """
     for path, declared in fields().items():
         value, check = get_field(config, path), declared.metadata["check"]

@@ -8,23 +8,11 @@ from daad_jax.data.sources import SOURCES, Source
 from daad_jax.errors import ConfigError, DataError, printable, shown, suggestion, warn
 from daad_jax.runtime import signals
 
-__all__ = [
-    "ALL",
-    "SOURCES",
-    "Dataset",
-    "ImageSet",
-    "check_source",
-    "display_name",
-    "list_categories",
-    "load_dataset",
-]
-
 
 def check_source(config: DataConfig) -> Source:
     """Returns the module of the source `data.source`.
 
-    Raises:
-        ConfigError: if there is no such source.
+    Raises ConfigError if there is no such source.
     """
     if config.source not in SOURCES:
         raise ConfigError(
@@ -34,31 +22,22 @@ def check_source(config: DataConfig) -> Source:
 
 
 def list_categories(config: DataConfig) -> list[str]:
-    """Returns the categories that a config asks for: one, or for "all" every one of its source.
+    """Returns the category that a config asks for, or all of its source for "all".
 
-    Raises:
-        ConfigError: if there is no such source or category.
-        DataError: if the folder is missing or holds no category, or a set cannot be prepared.
+    Raises ConfigError if there is no such source or category, and DataError if the folder is
+    missing or holds no category, or if a set cannot be prepared.
     """
     with signals.interruptible():
         return check_source(config).list_categories(config)
 
 
 def load_dataset(config: DataConfig, category: str, cache: Path | None = None) -> Dataset:
-    """Loads one category as uint8 arrays.
+    """Loads one category, one of `list_categories`, as uint8 arrays.
 
-    Args:
-        config: the data section of a validated config.
-        category: one of `list_categories`.
-        cache: folder for arrays above `data.memory_limit_mb`, if `data.cache_dir` is empty; None
-            keeps them in memory.
-
-    Returns:
-        The data set.
-
-    Raises:
-        ConfigError: if the source cannot provide what the config asks for.
-        DataError: if files are missing or damaged, or too few images can be used.
+    Arrays above `data.memory_limit_mb` are kept on the disk, in `data.cache_dir` or, if that is
+    empty, in `cache`. With neither they stay in memory. Raises ConfigError if the source cannot
+    provide what the config asks for, and DataError if files are missing or damaged, or too few
+    images can be used.
     """
     source = check_source(config)
     if config.cache_dir:
@@ -89,18 +68,12 @@ def _check_counts(config: DataConfig, dataset: Dataset) -> None:
 
 
 def _warn_of_duplicates(dataset: Dataset) -> None:
-    duplicates = dataset.duplicates
-    if duplicates.in_training:
-        test, other = duplicates.in_training[0]
-        warn(
-            f"{printable(dataset.category)}: {len(duplicates.in_training)} of the "
-            f"{len(dataset.test)} test images are also training images, {printable(test)} and "
-            f"{printable(other)} for example; remove one of the two"
-        )
-    if duplicates.under_both_labels:
-        good, defective = duplicates.under_both_labels[0]
-        warn(
-            f"{printable(dataset.category)}: {len(duplicates.under_both_labels)} test image(s) are "
-            f"both normal and defective, {printable(good)} and {printable(defective)} for example; "
-            "remove one of the two"
-        )
+    told = {
+        f"{{}} of the {len(dataset.test)} test images are also training images": 0,
+        "{} test image(s) are both normal and defective": 1,
+    }
+    for sentence, kind in told.items():
+        if pairs := dataset.duplicates[kind]:
+            which = " and ".join(map(printable, pairs[0]))
+            what = f"{printable(dataset.category)}: {sentence.format(len(pairs))}"
+            warn(f"{what}, {which} for example; remove one of the two")

@@ -1,5 +1,8 @@
 """The policy for unreadable files: stop with an error, or skip and count them."""
 
+import contextlib
+from collections.abc import Iterator
+
 from daad_jax.config import DataConfig
 from daad_jax.errors import BadFileError, DataError, printable, warn
 
@@ -7,11 +10,7 @@ _NAMED = 5
 
 
 class BadFiles:
-    """The unreadable files of one category.
-
-    Attributes:
-        errors: one error for each file that is left out, in the order in which they were found.
-    """
+    """The unreadable files of one category. `errors` lists them in the order they were found."""
 
     def __init__(self, config: DataConfig) -> None:
         """Takes `on_bad_file` and `max_bad_files` from a config."""
@@ -21,9 +20,8 @@ class BadFiles:
     def add(self, error: BadFileError) -> None:
         """Records a file that is left out.
 
-        Raises:
-            BadFileError: `error` itself, if `data.on_bad_file` is "stop".
-            DataError: if more than `data.max_bad_files` files would be left out.
+        Raises `error` itself if `data.on_bad_file` is "stop", and DataError if more than
+        `data.max_bad_files` files would be left out.
         """
         if not self._skip:
             raise error
@@ -46,3 +44,11 @@ class BadFiles:
             warn(str(error))
         if len(self.errors) > _NAMED:
             warn(f"… and {len(self.errors) - _NAMED} more")
+
+    @contextlib.contextmanager
+    def collecting(self) -> Iterator[None]:
+        """Adds a `BadFileError` raised in the context. The rest of the context is skipped."""
+        try:
+            yield
+        except BadFileError as error:
+            self.add(error)

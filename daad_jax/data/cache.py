@@ -25,9 +25,8 @@ _ABANDONED_SECONDS = 24 * 3600
 class Entry(NamedTuple):
     """The content of an entry.
 
-    Attributes:
-        images: uint8 ``(n - len(left_out), H, W, C)``, memory-mapped and read-only.
-        left_out: for each image that could not be decoded: its index, 0 to n - 1, and the reason.
+    `images` is uint8 ``(n - len(left_out), H, W, C)``, memory-mapped and read-only. `left_out` maps
+    the index of each image that could not be decoded, 0 to n - 1, to the reason.
     """
 
     images: np.ndarray
@@ -35,15 +34,9 @@ class Entry(NamedTuple):
 
 
 def open_entry(folder: Path, key: str, shape: tuple[int, ...]) -> Entry | None:
-    """Memory-maps an entry.
+    """Memory-maps an entry. Returns None if it is missing or damaged.
 
-    Args:
-        folder: the cache.
-        key: the entry's key.
-        shape: ``(n, H, W, C)``, with the images that could not be decoded.
-
-    Returns:
-        The entry; None if it is missing or damaged.
+    `shape` is ``(n, H, W, C)`` and includes the images that could not be decoded.
     """
     path = folder / f"{key}.npy"
     try:
@@ -60,20 +53,11 @@ def open_entry(folder: Path, key: str, shape: tuple[int, ...]) -> Entry | None:
 def build_entry(
     folder: Path, key: str, shape: tuple[int, ...], images: Iterable[np.ndarray | str]
 ) -> Entry:
-    """Writes an entry and memory-maps it.
+    """Writes an entry and memory-maps it. The folder is created if it is missing.
 
-    Args:
-        folder: the cache; created if missing.
-        key: the entry's key.
-        shape: ``(n, H, W, C)``.
-        images: ``n`` values in order: a uint8 image ``(H, W, C)``, or the reason why it could not
-            be decoded.
-
-    Returns:
-        The entry.
-
-    Raises:
-        OSError: if the folder is not writable or the disk is full.
+    `shape` is ``(n, H, W, C)``. `images` gives n values in order, each a uint8 image ``(H, W, C)``
+    or the reason why it could not be decoded. Raises OSError if the folder is not writable or the
+    disk is full.
     """
     folder.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(folder)
@@ -110,13 +94,13 @@ def _write_entry(
 
 
 def _write_header(file: BinaryIO, shape: tuple[int, ...]) -> None:
-    """Writes a NumPy header; its length does not depend on the number of images."""
+    """Writes a NumPy header. Its length does not depend on the number of images."""
     header = {"descr": "|u1", "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(file, header)
 
 
 def _remove_abandoned(folder: Path) -> None:
-    """Removes the temporary folders of killed builds: those not written to for a day."""
+    """Removes the temporary folders of killed builds, not written to for a day."""
     limit = time.time() - _ABANDONED_SECONDS
     for private in folder.glob(f"{_BUILDING}*"):
         try:

@@ -20,11 +20,10 @@ GOOD = "good"  # the kind of a normal image
 class ImageSet:
     """Images of one split.
 
-    Attributes:
-        images: uint8 ``(n, H, W, C)`` in 0 to 255, in memory or memory-mapped.
-        names: ``n`` unique names for display; a file's path relative to its category.
-        kinds: ``n`` defect types; "good" for a normal image.
-        masks: bool ``(n, H, W)``, true on defects, or None if the source has no masks.
+    `images` is uint8 ``(n, H, W, C)`` in 0 to 255, in memory or memory-mapped. `names` are unique
+    and for display, such as a file's path relative to its category. `kinds` are the defect types,
+    "good" for a normal image. `masks` is bool ``(n, H, W)``, true on defects, or None if the source
+    has no masks.
     """
 
     images: np.ndarray
@@ -41,7 +40,7 @@ class ImageSet:
         return np.array([kind != GOOD for kind in self.kinds], dtype=np.int64)
 
     def take(self, index: slice) -> "ImageSet":
-        """Returns a slice of the set; its arrays are views."""
+        """Returns a slice of the set. Its arrays are views."""
         masks = None if self.masks is None else self.masks[index]
         return ImageSet(self.images[index], self.names[index], self.kinds[index], masks)
 
@@ -49,11 +48,9 @@ class ImageSet:
 class Duplicates(NamedTuple):
     """Test images with the same pixels as another image of their category.
 
-    Attributes:
-        in_training: for each test image that is also a training or calibration image: its name
-            and the other image's name.
-        under_both_labels: for each image that is in the test set as normal and as defective: the
-            names of the normal and of the defective copy.
+    `in_training` pairs the name of each test image that is also a training or calibration image
+    with the name of that image. `under_both_labels` pairs the names of the normal and the defective
+    copy of each image that is in the test set under both labels.
     """
 
     in_training: list[tuple[str, str]]
@@ -64,12 +61,8 @@ class Duplicates(NamedTuple):
 class Dataset:
     """One category: normal training images, test images and normal calibration images.
 
-    Attributes:
-        category: the category's name.
-        train: normal images.
-        test: normal and defective images.
-        calibration: normal images that are not in `train`; empty if none are held out.
-        left_out: number of images that were left out because a file is unreadable.
+    `calibration` shares no image with `train` and is empty if none are held out. `left_out` counts
+    the images that were left out because a file is unreadable.
     """
 
     category: str
@@ -80,7 +73,7 @@ class Dataset:
 
     @functools.cached_property
     def duplicates(self) -> Duplicates:
-        """Test images with the same pixels as another image; reads every image once."""
+        """Test images with the same pixels as another image. This reads every image once."""
         normal: dict[bytes, str] = {}
         for part in (self.train, self.calibration):
             for name, image in zip(part.names, part.images, strict=True):
@@ -103,24 +96,16 @@ def _hash(image: np.ndarray) -> bytes:
 
 
 def hold_out(count: int, config: DataConfig) -> tuple[np.ndarray, np.ndarray]:
-    """Divides normal images into training and calibration images at random.
+    """Divides `count` normal images into training and calibration images at random.
 
-    With ``data.calibration_groups=0`` single images are drawn. With g groups, the images are
-    divided into g contiguous groups of equal size (up to one image) and whole groups are drawn, so
-    that neighbouring images, for example frames of one video, are not on both sides; at least one
-    group stays in training.
+    With ``data.calibration_groups=0`` single images are drawn. With g groups, the images in the
+    order of their names are divided into g contiguous groups of equal size (up to one image), and
+    whole groups are drawn. This keeps neighbours together, for example frames of one video. At
+    least one group stays in training.
 
-    Args:
-        count: the number of normal images, in the order of their names.
-        config: `calibration_fraction`, the share to hold out, rounded up to whole images or
-            groups; if it is not 0, at least two images are held out. `calibration_groups`, and
-            `split_seed`, the seed of the draw.
-
-    Returns:
-        The indices of the training and of the calibration images, each int and ascending.
-
-    Raises:
-        ConfigError: if there is only one group.
+    The share `calibration_fraction` is rounded up to whole images or groups. If it is not 0, at
+    least two images are held out where possible. `split_seed` is the seed of the draw. Returns the
+    indices of both parts, ascending. Raises ConfigError if there is only one group.
     """
     if config.calibration_groups == 1:
         raise ConfigError(
@@ -150,14 +135,14 @@ def _draw_groups(count: int, config: DataConfig, rng: np.random.Generator) -> np
 
 
 def _share(count: int, config: DataConfig) -> int:
-    """The share of `count` to hold out, rounded up; 0.07 of 100 is 7, not 8."""
+    """The share of `count` to hold out, rounded up. For example 0.07 of 100 is 7, not 8."""
     return math.ceil(round(count * config.calibration_fraction, 9))
 
 
 def display_name(path: str | os.PathLike[str]) -> str:
     r"""Returns a file's name as text that can be encoded as UTF-8.
 
-    Bytes of the name that are not UTF-8 become escapes such as ``\xff``; everything else is kept,
+    Bytes of the name that are not UTF-8 become escapes such as ``\xff``. Everything else is kept,
     so the caller must quote or escape it for its own format.
     """
     return os.fsencode(path).decode("utf-8", "backslashreplace")

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
+from daad_jax.config import DataConfig
 from daad_jax.errors import BadFileError
 
 NOT_REGULAR = "is not a regular file; move it elsewhere"
@@ -29,45 +30,25 @@ _MAX_FILE_BYTES = 1 << 30
 _WARNINGS = threading.Lock()
 
 
-def decode_image(
-    content: bytes, name: str, *, size: int, channels: int, resize: str, brightness: str = "kept"
-) -> np.ndarray:
-    """Decodes and resizes one image.
+def decode_image(content: bytes, name: str, config: DataConfig) -> np.ndarray:
+    """Decodes, converts and resizes one image as the config says.
 
-    Grey, 16-bit, RGBA, palette and CMYK images are converted: 16 bits to their upper 8; a
-    transparent image is laid over black. The EXIF orientation is applied.
+    Grey, 16-bit, RGBA, palette and CMYK images are converted. Of 16 bits the upper 8 are kept, and
+    a transparent image is laid over black. The EXIF orientation is applied.
 
-    Args:
-        content: the bytes of a PNG, JPEG, BMP, TIFF or WebP file.
-        name: the file's name in error messages.
-        size: height and width of the result in pixels.
-        channels: 3 for RGB, 1 for luminance.
-        resize: "area", "nearest", "bilinear", "bicubic" or "lanczos".
-        brightness: "kept", or "equal" to apply `equalize_brightness`.
-
-    Returns:
-        uint8 ``(size, size, channels)``.
-
-    Raises:
-        BadFileError: if the bytes are not a complete image.
+    `content` is the bytes of a PNG, JPEG, BMP, TIFF or WebP file. Returns uint8
+    ``(size, size, channels)``. Raises BadFileError, which names the file, if they are not a
+    complete image.
     """
-    image = _convert(_open(content, name), _mode(channels), name)
-    return _resize(image, size, channels, resize, brightness)
+    return _resize(_convert(_open(content, name), _mode(config), name), config)
 
 
 def decode_mask(content: bytes, name: str, *, size: int) -> np.ndarray:
-    """Decodes and resizes one mask; a pixel of the file is defective if it is not 0.
+    """Decodes and resizes one mask. A pixel of the file is defective if it is not 0.
 
-    Args:
-        content: the bytes of a PNG, JPEG, BMP, TIFF or WebP file.
-        name: the file's name in error messages.
-        size: height and width of the result in pixels.
-
-    Returns:
-        bool ``(size, size)``: true where at least half of a pixel is defective.
-
-    Raises:
-        BadFileError: if the bytes are not a complete image.
+    `content` is the bytes of a PNG, JPEG, BMP, TIFF or WebP file. Returns bool ``(size, size)``,
+    true where at least half of a pixel is defective. Raises BadFileError, which names the file, if
+    the bytes are not a complete image.
     """
     opened = _open(content, name)
     if opened.mode.startswith(("I", "F")):
@@ -79,44 +60,27 @@ def decode_mask(content: bytes, name: str, *, size: int) -> np.ndarray:
 
 
 def equalize_brightness(pixels: np.ndarray) -> np.ndarray:
-    """Divides an image by its mean and multiplies it by 127.5; values above 255 are clipped.
+    """Divides an image by its mean and multiplies it by 127.5.
 
-    Args:
-        pixels: uint8 ``(H, W, C)``.
-
-    Returns:
-        uint8 ``(H, W, C)``; a black image stays black.
+    `pixels` and the result are uint8 ``(H, W, C)``. Values above 255 are clipped, and a black image
+    stays black.
     """
     mean = float(np.mean(pixels, dtype=np.float64))
     return np.clip(np.rint(pixels * (127.5 / max(mean, 1e-6))), 0, 255).astype(np.uint8)
 
 
-def resize_array(
-    image: np.ndarray, *, size: int, channels: int, resize: str, brightness: str = "kept"
-) -> np.ndarray:
-    """Resizes and converts one decoded image.
-
-    Args:
-        image: uint8 ``(H, W)``, ``(H, W, 1)`` or ``(H, W, 3)``.
-        size: height and width of the result in pixels.
-        channels: 3 for RGB, 1 for luminance.
-        resize: "area", "nearest", "bilinear", "bicubic" or "lanczos".
-        brightness: "kept", or "equal" to apply `equalize_brightness`.
-
-    Returns:
-        uint8 ``(size, size, channels)``.
-    """
+def resize_array(image: np.ndarray, config: DataConfig) -> np.ndarray:
+    """Converts and resizes uint8 ``(H, W)`` or ``(H, W, C)``, C 1 or 3, as `decode_image` does."""
     image = image[..., 0] if image.ndim == 3 and image.shape[-1] == 1 else image
-    converted = to_mode(Image.fromarray(image), _mode(channels))
-    return _resize(converted, size, channels, resize, brightness)
+    return _resize(to_mode(Image.fromarray(image), _mode(config)), config)
 
 
 def to_mode(image: Image.Image, mode: str) -> Image.Image:
     """Converts a Pillow image of any mode to "RGB" or "L".
 
-    16-bit values become their upper 8 bits. Files do not state the range of 32-bit integers and
-    floats: it is taken to be 0 to 1 (floats only), 0 to 255 or 0 to 65535, whichever is the
-    smallest that holds the largest value.
+    16-bit values become their upper 8 bits, and a transparent image is laid over black. Files do
+    not state the range of 32-bit integers and floats. It is taken to be the smallest of 0 to 1
+    (floats only), 0 to 255 and 0 to 65535 that holds the largest value.
     """
     if image.mode.startswith("I;16"):
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
@@ -138,10 +102,9 @@ def to_mode(image: Image.Image, mode: str) -> Image.Image:
 
 
 def read_bytes(path: Path) -> bytes:
-    """Reads a file; pipes and devices, which could block for ever, are not opened.
+    """Reads a file. Pipes and devices are not opened, because they could block for ever.
 
-    Raises:
-        BadFileError: if it cannot be read, is not a regular file, or is larger than 1 GiB.
+    Raises BadFileError if it cannot be read, is not a regular file, or is larger than 1 GiB.
     """
     try:
         status = path.stat()
@@ -159,17 +122,16 @@ def unreadable(error: OSError) -> str:
     return f"cannot be read ({error.strerror or error}); restore or remove it"
 
 
-def _mode(channels: int) -> str:
-    return "RGB" if channels == 3 else "L"
+def _mode(config: DataConfig) -> str:
+    return "RGB" if config.channels == 3 else "L"
 
 
-def _resize(
-    image: Image.Image, size: int, channels: int, resize: str, brightness: str
-) -> np.ndarray:
+def _resize(image: Image.Image, config: DataConfig) -> np.ndarray:
+    size = config.image_size
     if image.size != (size, size):
-        image = image.resize((size, size), _FILTERS[resize])
-    pixels = np.asarray(image).reshape(size, size, channels)
-    return equalize_brightness(pixels) if brightness == "equal" else pixels
+        image = image.resize((size, size), _FILTERS[config.resize])
+    pixels = np.asarray(image).reshape(size, size, config.channels)
+    return equalize_brightness(pixels) if config.brightness == "equal" else pixels
 
 
 def _open(content: bytes, name: str) -> Image.Image:

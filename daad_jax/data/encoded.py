@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import PIL
@@ -30,23 +30,21 @@ _Result = TypeVar("_Result")
 
 @dataclass(frozen=True)
 class EncodedImages:
-    """Images of one split as bytes: image files, or raw pixels.
+    """Images of one split, not yet decoded.
 
     Attributes:
         names: ``n`` unique names for display.
         kinds: ``n`` defect types; "good" for a normal image.
         places: ``n`` names for error messages, for example a file's path.
-        read: takes an image's index and returns its bytes, or raises `BadFileError`; called from
-            several threads.
-        raw_shape: ``(H, W, C)`` if the bytes are raw uint8 pixels, None if they are image files.
+        read: takes an image's index and returns the bytes of its file or its uint8 pixels
+            ``(H, W, C)``. It may raise `BadFileError` and is called from several threads.
         masks: bool ``(n, size, size)``, true on defects, or None.
     """
 
     names: list[str]
     kinds: list[str]
     places: list[str]
-    read: Callable[[int], bytes]
-    raw_shape: tuple[int, ...] | None = None
+    read: Callable[[int], bytes | np.ndarray]
     masks: np.ndarray | None = None
 
     def take(self, indices: np.ndarray) -> "EncodedImages":
@@ -56,34 +54,18 @@ class EncodedImages:
             kinds=[self.kinds[index] for index in indices],
             places=[self.places[index] for index in indices],
             read=lambda position: self.read(int(indices[position])),
-            raw_shape=self.raw_shape,
             masks=None if self.masks is None else self.masks[indices],
         )
 
-    def decode(self, index: int, content: bytes, config: DataConfig) -> np.ndarray:
+    def decode(self, index: int, content: bytes | np.ndarray, config: DataConfig) -> np.ndarray:
         """Decodes and resizes one image.
 
-        Args:
-            index: the image's index, for the error message.
-            content: the image's bytes.
-            config: size, channels, filter and brightness.
-
-        Returns:
-            uint8 ``(size, size, channels)``.
-
-        Raises:
-            BadFileError: if the bytes are not a complete image.
+        `content` is what `read` returned for `index`. Returns uint8 ``(size, size, channels)``.
+        Raises BadFileError, which names the image, if the bytes are not a complete image.
         """
-        form: dict[str, Any] = {
-            "size": config.image_size,
-            "channels": config.channels,
-            "resize": config.resize,
-            "brightness": config.brightness,
-        }
-        if self.raw_shape is None:
-            return decode_lib.decode_image(content, self.places[index], **form)
-        pixels = np.frombuffer(content, np.uint8).reshape(self.raw_shape)
-        return decode_lib.resize_array(pixels, **form)
+        if isinstance(content, bytes):
+            return decode_lib.decode_image(content, self.places[index], config)
+        return decode_lib.resize_array(content, config)
 
 
 def load_normal(
@@ -91,20 +73,10 @@ def load_normal(
 ) -> tuple[ImageSet, ImageSet]:
     """Draws the calibration images, then decodes and resizes both parts.
 
-    The draw comes first, so that each part is one array and can be memory-mapped.
-
-    Args:
-        encoded: all normal images of the training split, in the order of their names.
-        config: how many images are held out; size, channels, filter and memory limit.
-        cache: folder for arrays above the memory limit; None keeps them in memory.
-        bad: collects the images that cannot be read or decoded.
-
-    Returns:
-        The training images and the calibration images.
-
-    Raises:
-        ConfigError: from `hold_out`.
-        DataError: from `bad`, or if a file changes while it is read.
+    The draw comes first, so that each part is one array and can be memory-mapped. `encoded` holds
+    all normal images of the training split in the order of their names. `cache` and `bad` are as in
+    `load_images`. Returns the training and the calibration images. Raises what `load_images` and
+    `hold_out` raise.
     """
     train, calibration = hold_out(len(encoded.names), config)
     return (
@@ -116,20 +88,12 @@ def load_normal(
 def load_images(
     encoded: EncodedImages, config: DataConfig, cache: Path | None, bad: BadFiles
 ) -> ImageSet:
-    """Decodes and resizes images.
+    """Decodes and resizes images, and leaves out those that cannot be read or decoded.
 
-    Args:
-        encoded: the images.
-        config: size, channels, filter, brightness and memory limit.
-        cache: folder for arrays above the memory limit; None keeps them in memory.
-        bad: collects the images that cannot be read or decoded.
-
-    Returns:
-        The images, without those in `bad`. An array above the memory limit is memory-mapped and
-        read-only; the same bytes with the same config are decoded only once.
-
-    Raises:
-        DataError: from `bad`, or if a file changes while it is read.
+    `bad` collects the images that are left out. An array above `data.memory_limit_mb` is kept in a
+    file in `cache`, memory-mapped and read-only, so the same bytes with the same config are decoded
+    only once. If `cache` is None it stays in memory. Raises DataError if `bad` raises it, or if a
+    file changes while it is read.
     """
     shape = (len(encoded.names), config.image_size, config.image_size, config.channels)
     if cache is None or int(np.prod(shape)) <= config.memory_limit_mb << 20:
@@ -179,9 +143,9 @@ def _check_memory(shape: tuple[int, ...]) -> None:
 def _load_mapped(
     encoded: EncodedImages, config: DataConfig, cache: Path, shape: tuple[int, ...], bad: BadFiles
 ) -> tuple[np.ndarray, list[int]]:
-    """Returns the memory-mapped images and their indices; builds the cache entry if needed."""
+    """Returns the memory-mapped images and their indices. Builds the cache entry if needed."""
     digests = _hash_all(encoded, bad)
-    readable, key = list(digests), _key(digests.values(), encoded.raw_shape, config)
+    readable, key = list(digests), _key(digests.values(), config)
     shape = (len(readable), *shape[1:])
 
     def decode(position: int) -> np.ndarray:
@@ -218,11 +182,10 @@ def _hash_all(encoded: EncodedImages, bad: BadFiles) -> dict[int, bytes]:
     return digests
 
 
-def _read_again(encoded: EncodedImages, index: int, digest: bytes) -> bytes:
+def _read_again(encoded: EncodedImages, index: int, digest: bytes) -> bytes | np.ndarray:
     """Reads an image that was hashed before, so that a cache entry always fits its key.
 
-    Raises:
-        DataError: if the bytes have changed.
+    Raises DataError if the bytes have changed.
     """
     try:
         content = encoded.read(index)
@@ -237,16 +200,16 @@ def _read_again(encoded: EncodedImages, index: int, digest: bytes) -> bytes:
     return content
 
 
-def _hash(content: bytes) -> bytes:
-    return hashlib.blake2b(content, digest_size=32).digest()
+def _hash(content: bytes | np.ndarray) -> bytes:
+    shape = b"" if isinstance(content, bytes) else repr(content.shape).encode()
+    return hashlib.blake2b(shape + bytes(content), digest_size=32).digest()
 
 
-def _key(digests: Iterable[bytes], raw_shape: tuple[int, ...] | None, config: DataConfig) -> str:
+def _key(digests: Iterable[bytes], config: DataConfig) -> str:
     """A hash of everything that determines the pixels."""
     settings = {
         "format": _FORMAT,
         "pillow": PIL.__version__,
-        "raw_shape": raw_shape,
         "size": config.image_size,
         "channels": config.channels,
         "resize": config.resize,

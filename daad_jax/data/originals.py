@@ -1,4 +1,4 @@
-"""Finds the original files of MNIST and CIFAR-10; downloads them if no folder is given."""
+"""Finds the original files of MNIST and CIFAR-10, or downloads them if no folder is given."""
 
 import os
 import sys
@@ -19,17 +19,12 @@ _TIMEOUT_SECONDS = 10
 
 
 def find_folder(config: DataConfig, title: str, files: Sequence[str]) -> Path:
-    """Returns the folder with a set's original files: `data.root`, or where they are downloaded.
+    """Returns `data.root` or, if it is empty, the folder that a set is downloaded to.
 
-    Downloads are kept in ``originals/SOURCE`` under `tfds_dir` and made once.
+    Downloads go to ``originals/SOURCE`` under `tfds_dir` and are made once. `files` are the
+    original files to download, and `title` is the set's name in error messages.
 
-    Args:
-        config: source, root and tfds_dir.
-        title: the set's name for error messages.
-        files: the names of the files to download.
-
-    Raises:
-        DataError: if the files cannot be downloaded or have other checksums.
+    Raises DataError if the files cannot be downloaded or have other checksums.
     """
     if config.root:
         return Path(config.root)
@@ -49,8 +44,7 @@ def missing(path: Path, title: str, files: Sequence[str]) -> DataError:
 def check_labels(path: Path, labels: np.ndarray, classes: Sequence[str]) -> None:
     """Checks that every label of a file is the index of a class.
 
-    Raises:
-        DataError: if not.
+    Raises DataError if not.
     """
     if len(labels) and labels.max() >= len(classes):
         raise DataError(
@@ -66,16 +60,10 @@ def tfds_dir(config: DataConfig) -> Path:
 
 
 def check_network(urls: Iterable[str], field: str, title: str, hint: str) -> None:
-    """Checks that the server of the first URL can be reached; the library would try for minutes.
+    """Checks that the server of the first URL can be reached.
 
-    Args:
-        urls: the URLs of the files to download.
-        field: the config field for the error message.
-        title: the set's name for the error message.
-        hint: what the user can do, for the error message.
-
-    Raises:
-        DataError: if it cannot be reached.
+    Without this check tensorflow-datasets would try for minutes. Raises DataError if the server
+    cannot be reached. Its message names `field` and `title`, and `hint` says what the user can do.
     """
     for url in list(urls)[:1]:
         parts = urlsplit(url)

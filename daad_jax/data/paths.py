@@ -1,4 +1,4 @@
-"""Lists the folders and files of a data set without leaving its root; opens no file."""
+"""Lists the folders and files of a data set without leaving its root. It opens no file."""
 
 import os
 import stat
@@ -16,9 +16,8 @@ _LEAVES = "leads out of data.root; copy the target there, or set data.follow_lin
 def is_folder(path: Path) -> bool:
     """Whether a path is a folder or a link to a folder.
 
-    Raises:
-        DataError: if the path is too long, its links form a circle, or a parent folder may not be
-            read.
+    Raises DataError if the path is too long, its links form a circle, or a parent folder may not be
+    read.
     """
     try:
         return stat.S_ISDIR(path.stat().st_mode)
@@ -31,9 +30,7 @@ def is_folder(path: Path) -> bool:
 def root_folder(config: DataConfig) -> Path:
     """Returns `data.root`.
 
-    Raises:
-        ConfigError: if it is empty.
-        DataError: if it is not a folder.
+    Raises ConfigError if it is empty, and DataError if it is not a folder.
     """
     if not config.root:
         raise ConfigError(
@@ -48,8 +45,7 @@ def root_folder(config: DataConfig) -> Path:
 def list_folder(folder: Path) -> list[Path]:
     """Returns the entries of a folder, sorted by name, without hidden ones (``.name``).
 
-    Raises:
-        DataError: if the folder cannot be read.
+    Raises DataError if the folder cannot be read.
     """
     try:
         names = sorted(os.listdir(folder))
@@ -59,19 +55,12 @@ def list_folder(folder: Path) -> list[Path]:
 
 
 class Tree:
-    """The folders and files of one category under the data root.
-
-    Attributes:
-        root: the data root.
-        bad: the unreadable files.
-    """
+    """The folders and files of one category under the data root. Unusable files go to `bad`."""
 
     def __init__(self, config: DataConfig, bad: BadFiles) -> None:
         """Takes `root` and `follow_links` from a config.
 
-        Raises:
-            ConfigError: if the root is empty.
-            DataError: if the root is not a folder.
+        Raises ConfigError if the root is empty, and DataError if it is not a folder.
         """
         self.root, self.bad = root_folder(config), bad
         self._real_root, self._follow = os.path.realpath(self.root), config.follow_links
@@ -79,8 +68,7 @@ class Tree:
     def list_folders(self, folder: Path) -> list[Path]:
         """Returns the folders in a folder, and links to folders, sorted by name.
 
-        Raises:
-            DataError: if a folder cannot be read, or a link is broken or leads out of the root.
+        Raises DataError if a folder cannot be read, or a link is broken or leads out of the root.
         """
         self.check_folder(folder)
         folders = [entry for entry in list_folder(folder) if is_folder(entry) or _is_broken(entry)]
@@ -89,12 +77,11 @@ class Tree:
         return folders
 
     def list_images(self, folder: Path) -> list[Path]:
-        """Returns the image files of a folder, sorted by name; folders in it are ignored.
+        """Returns the image files of a folder, sorted by name. Folders in it are ignored.
 
         Files that are not images are added to `bad`.
 
-        Raises:
-            DataError: if the folder cannot be read, leads out of the root, or holds no file.
+        Raises DataError if the folder cannot be read, leads out of the root, or holds no file.
         """
         self.check_folder(folder)
         files = [entry for entry in list_folder(folder) if not os.path.isdir(entry)]
@@ -102,22 +89,18 @@ class Tree:
             raise DataError(f"{folder}: empty; put images there ({_SUFFIXES})")
         usable = []
         for file in files:
-            try:
+            with self.bad.collecting():
                 if file.suffix.lower() not in decode.SUFFIXES:
                     reason = f"is not an image ({_SUFFIXES}); move it elsewhere"
                     raise BadFileError(str(file), reason)
                 self.check_file(file)
-            except BadFileError as error:
-                self.bad.add(error)
-            else:
                 usable.append(file)
         return usable
 
     def check_folder(self, folder: Path) -> None:
         """Checks that a folder exists and does not lead out of the root.
 
-        Raises:
-            DataError: if the check fails.
+        Raises DataError if the check fails.
         """
         try:
             folder.stat()
@@ -129,8 +112,7 @@ class Tree:
     def check_file(self, file: Path) -> None:
         """Checks that a file is a regular file and does not lead out of the root.
 
-        Raises:
-            BadFileError: if the check fails.
+        Raises BadFileError if the check fails.
         """
         try:
             mode, is_link = file.stat().st_mode, file.is_symlink()

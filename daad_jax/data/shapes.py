@@ -10,13 +10,8 @@ _POINTS = 200 / 64
 def blob_field(size: int, area_range: tuple[float, float], rng: np.random.Generator) -> np.ndarray:
     """Returns a random field whose values below 1 form a blob: an ellipse with a wavy edge.
 
-    Args:
-        size: height and width of the image in pixels.
-        area_range: minimum and maximum area of the ellipse as shares of the image.
-        rng: the random generator.
-
-    Returns:
-        Float ``(size, size)``: about 0 in the centre of the ellipse and about 1 on its edge.
+    `area_range` is the minimum and maximum area of the ellipse as shares of the image. Returns
+    float ``(size, size)``, about 0 in the centre of the ellipse and about 1 on its edge.
     """
     y, x = np.mgrid[:size, :size]
     area = rng.uniform(*area_range) * size * size
@@ -29,30 +24,20 @@ def blob_field(size: int, area_range: tuple[float, float], rng: np.random.Genera
 
 
 def curve(start: np.ndarray, end: np.ndarray, bow: np.ndarray, size: int) -> np.ndarray:
-    """Returns points on a curved line.
+    """Returns points on a curved line in an image of `size` x `size` pixels.
 
-    Args:
-        start: row and column of its start, float ``(2,)``.
-        end: row and column of its end, float ``(2,)``.
-        bow: offset of its middle from the straight line in pixels, float ``(2,)``.
-        size: height and width of the image in pixels; the line may leave the image.
-
-    Returns:
-        Float ``(p, 2)``: rows and columns, less than one pixel apart.
+    `start` and `end` are row and column of its ends, float ``(2,)``. `bow` is the offset of its
+    middle from the straight line in pixels, float ``(2,)``. Returns rows and columns, float
+    ``(p, 2)``, less than one pixel apart. They may lie outside the image.
     """
     points = np.linspace(0.0, 1.0, int(_POINTS * size))
     return start + points[:, None] * (end - start) + np.sin(np.pi * points)[:, None] * bow
 
 
 def rasterize(path: np.ndarray, size: int) -> np.ndarray:
-    """Returns the pixels under a line as a mask.
+    """Returns the pixels under a line as a mask, bool ``(size, size)``.
 
-    Args:
-        path: rows and columns, float ``(p, 2)``; points outside the image move to its border.
-        size: height and width of the image in pixels.
-
-    Returns:
-        Bool ``(size, size)``.
+    `path` holds rows and columns, float ``(p, 2)``. Points outside the image move to its border.
     """
     canvas = np.zeros((size, size), dtype=bool)
     inside = np.clip(np.rint(path).astype(int), 0, size - 1)

@@ -13,14 +13,10 @@ _MAX_FIT = 2000
 def baseline_scores(train: ImageSet, test: ImageSet) -> dict[str, np.ndarray]:
     """Scores test images without a network.
 
-    Args:
-        train: normal images; only PCA uses them.
-        test: n images to score.
-
-    Returns:
-        For each baseline float64 ``(n,)``: ``mean`` and ``std`` of an image's pixels, ``gradient``
-        (mean length of the pixel gradient of its channel mean), ``pca`` (mean squared error of the
-        reconstruction from 32 principal components, or fewer for few images).
+    Only ``pca`` uses the images of `train`. Returns float64 ``(n,)`` for each baseline. ``mean``
+    and ``std`` are those of an image's pixels. ``gradient`` is the mean length of the pixel
+    gradient of the channel mean. ``pca`` is the mean squared error of the reconstruction from 32
+    principal components, or fewer for few images.
     """
     statistics = np.array([_statistics(image) for image in test.images])
     named = dict(zip(("mean", "std", "gradient"), statistics.T, strict=True))
@@ -28,12 +24,7 @@ def baseline_scores(train: ImageSet, test: ImageSet) -> dict[str, np.ndarray]:
 
 
 def evaluate_baselines(train: ImageSet, test: ImageSet) -> dict[str, dict[str, float]]:
-    """The ``image_auroc`` of each baseline, and ``turned_around``, 1 minus it.
-
-    Args:
-        train: normal images.
-        test: images with labels.
-    """
+    """The ``image_auroc`` of each baseline, and ``turned_around``, which is 1 minus it."""
     results = {}
     for name, values in baseline_scores(train, test).items():
         auroc = metrics.image_auroc(test.labels, values)
@@ -50,12 +41,8 @@ def best_baseline(baselines: dict[str, dict[str, float]]) -> tuple[str, float]:
 def pca_error(train: np.ndarray, test: np.ndarray) -> np.ndarray:
     """Mean squared error of the reconstruction of images from principal components.
 
-    Args:
-        train: uint8 ``(m, H, W, C)`` to fit on; at most 2,000 evenly spaced ones are used.
-        test: uint8 ``(n, H, W, C)``.
-
-    Returns:
-        float64 ``(n,)``, of pixels in [-1, 1].
+    `train` is uint8 ``(m, H, W, C)``. At most 2,000 evenly spaced images of it are fitted. `test`
+    is uint8 ``(n, H, W, C)``. Returns float64 ``(n,)``, computed on pixels in [-1, 1].
     """
     fitted = _rows(train[:: max(1, -(-len(train) // _MAX_FIT))])
     components = min(COMPONENTS, *fitted.shape)

@@ -16,9 +16,8 @@ from daad_jax.scoring.scorer import Scorer
 class BlockReads(NamedTuple):
     """The k largest weights of the reads of n images at one scale, with Q blocks each.
 
-    Attributes:
-        items: int ``(n, Q, k)``, numbered through all banks, the largest weight first.
-        weights: ``(n, Q, k)``; 0 if a read has fewer items.
+    `items` is int ``(n, Q, k)``, numbered through all banks, with the item of the largest weight
+    first. `weights` is ``(n, Q, k)`` and 0 where a read has fewer items.
     """
 
     items: Any
@@ -26,13 +25,11 @@ class BlockReads(NamedTuple):
 
 
 class Neighbours(NamedTuple):
-    """For each of N items the most similar block of some images.
+    """The most similar block of some images to each of N items.
 
-    Attributes:
-        image: int ``(N,)``, the index of the image.
-        block: int ``(N,)``, the index of the block in the order of `daad_jax.models.blocks.divide`,
-            among the blocks that read the item's bank.
-        similarity: ``(N,)``.
+    `image` is int ``(N,)``, the index of the image. `block` is int ``(N,)``, the index of the block
+    in the order of `daad_jax.models.blocks.divide`. Only blocks that read the item's bank are
+    compared. `similarity` is ``(N,)``.
     """
 
     image: Any
@@ -41,7 +38,7 @@ class Neighbours(NamedTuple):
 
 
 def memory_items(scorer: Scorer) -> dict[str, np.ndarray]:
-    """The items of each memory: ``(G, N, D)`` for G banks, by scale."""
+    """The items of each memory by scale, ``(G, N, D)`` for G banks of N items."""
     items = autoencoder.memory_items(scorer.networks.generator, scorer.variables[0])
     return {scale: np.asarray(bank) for scale, bank in items.items()}
 
@@ -49,12 +46,8 @@ def memory_items(scorer: Scorer) -> dict[str, np.ndarray]:
 def pairwise_cosine(items: np.ndarray) -> dict[str, float]:
     """How similar the items of a bank are.
 
-    Args:
-        items: ``(G, N, D)`` of G banks.
-
-    Returns:
-        ``cosine_mean`` and ``cosine_largest`` over all pairs of different items of one bank; 0 for
-        banks of one item.
+    `items` is ``(G, N, D)`` for G banks. Returns ``cosine_mean`` and ``cosine_largest`` over all
+    pairs of different items of one bank. Both are 0 for banks of one item.
     """
     count = items.shape[1]
     if count < 2:
@@ -68,10 +61,8 @@ def pairwise_cosine(items: np.ndarray) -> dict[str, float]:
 def block_reads(scorer: Scorer, images: np.ndarray, most: int = 3) -> dict[str, BlockReads]:
     """The items that the blocks of images read, for each scale with a memory.
 
-    Args:
-        scorer: the networks.
-        images: uint8 ``(n, H, W, C)``; the weights of a whole batch are held at once.
-        most: k, the number of items per read.
+    `images` is uint8 ``(n, H, W, C)``. The weights of a whole batch are held at once. `most` is k,
+    the number of items per read.
     """
     generator: Any = scorer.networks.generator
     memories = scale_memories(generator)
@@ -105,9 +96,7 @@ def bank_of_block(memory: BlockMemory) -> jax.Array:
 def nearest_blocks(scorer: Scorer, images: np.ndarray) -> dict[str, Neighbours]:
     """The most similar block to each item, for each scale with a memory.
 
-    Args:
-        scorer: the networks.
-        images: uint8 ``(n, H, W, C)``, n >= 1: training images.
+    `images` are training images, uint8 ``(n, H, W, C)``, n >= 1.
     """
     generator = scorer.networks.generator
     memories = scale_memories(generator)
@@ -157,16 +146,12 @@ def _nearest(memory: BlockMemory, feature_map: jax.Array, items: jax.Array) -> N
 def decode_items(
     scorer: Scorer, images: np.ndarray, chosen: dict[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
-    """Decodes items: one scale's map is made of one item, the other maps are means of images.
+    """Decodes items to images, for each scale in `chosen`.
 
-    Args:
-        scorer: the networks.
-        images: uint8 ``(n, H, W, C)``; their mean assembled maps are used at the other scales.
-        chosen: for each scale the numbers ``(k,)`` of items of a bank; with several banks each
-            position gets the item of this number of its own bank.
-
-    Returns:
-        For each scale float32 ``(k, H, W, C)`` in [-1, 1].
+    The whole map of the scale is made of one item. The maps of the other scales are the means of
+    the assembled maps of `images`, uint8 ``(n, H, W, C)``. `chosen` holds for each scale the
+    numbers ``(k,)`` of items of a bank. With several banks each position gets the item of this
+    number of its own bank. Returns for each scale float32 ``(k, H, W, C)`` in [-1, 1].
     """
     generator: Any = scorer.networks.generator
     variables = scorer.variables[0]

@@ -15,24 +15,18 @@ from daad_jax.data import Dataset
 from daad_jax.data.dataset import GOOD
 from daad_jax.evaluation import baselines, diagnostics, metrics
 from daad_jax.evaluation.pseudo_defects import make_pseudo_defects
-from daad_jax.models.build import Networks, image_shape
+from daad_jax.models.build import Networks
 from daad_jax.runtime import sharding, signals
 from daad_jax.runtime.files import replacing, write_json
 from daad_jax.scoring import calibration as calibration_lib
+from daad_jax.scoring import scores as scores_lib
 from daad_jax.scoring.calibration import Calibration
 from daad_jax.scoring.scorer import MemoryUse, Scorer, Variables
-from daad_jax.scoring.scores import (
-    RawScores,
-    Reference,
-    ScoreInputs,
-    compute_scores,
-    fit_scales,
-    relative_map,
-)
+from daad_jax.scoring.scores import RawScores, Reference, ScoreInputs, compute_scores
 
 EVALUATION_FILE = "evaluation.json"
 SCORES_FILE = "scores.csv"
-_SAMPLE = 256  # images that the reference maps and the use of the memories are computed from
+_SAMPLE = 256  # number of images for the reference maps and for the use of the memories
 
 Named = dict[str, np.ndarray]
 
@@ -78,40 +72,35 @@ def evaluate(
 ) -> Evaluation:
     """Scores the test images and computes metrics, baselines and diagnostics.
 
-    Args:
-        config: the run's config.
-        networks: the modules.
-        variables: the variables of both networks, on the devices of the mesh.
-        step: the number of updates that the networks were trained for.
-        dataset: the run's category.
-        mesh: the devices; by default all devices of this process.
-
-    Returns:
-        The `Evaluation`.
+    `variables` are those of both networks, on the devices of `mesh`, which by default has all
+    devices of this process. `step` is the number of updates that the networks were trained for.
+    Raises NonFiniteError if a score is not finite.
     """
-    scorer = Scorer(
-        networks,
-        variables,
-        image_shape=image_shape(config),
-        map_sigma=config.score.map_sigma,
-        batch_size=config.score.batch_size,
-        mesh=mesh or sharding.make_mesh(jax.local_devices()),
-    )
+    mesh = mesh or sharding.make_mesh(jax.local_devices())
+    scorer = Scorer(networks, variables, config, mesh)
     raw = scorer(dataset.test.images)
     normal = scorer(dataset.calibration.images) if len(dataset.calibration) else None
     reference = calibration_lib.fit_reference(
         scorer(evenly_spaced(dataset.train.images, _SAMPLE)), step
     )
-    calibration, defective = _decide(config, raw, normal, reference)
+    calibration = None
+    if normal is not None:
+        calibration = calibration_lib.calibrate(normal, step, config.score, reference)
+    defective = calibration_lib.decide(raw, config.score, calibration, reference)
     named = _test_scores(raw, config, calibration, reference)
     with signals.interruptible():
         summary = _summary(config, dataset, step, raw, named, calibration)
-    relative = relative_map(raw.anomaly_map, reference.anomaly_map)
+    relative = scores_lib.relative_map(raw.anomaly_map, reference.anomaly_map)
     summary["pixel_auroc_relative"] = _pixel_auroc(dataset, relative)
-    summary["memory"] = _memory_summary(scorer, evenly_spaced(dataset.test.images, _SAMPLE))
+    sample, items = evenly_spaced(dataset.test.images, _SAMPLE), diagnostics.memory_items(scorer)
+    summary["memory"] = {
+        scale: summarize_use(use, len(sample)) | diagnostics.pairwise_cosine(items[scale])
+        for scale, use in scorer.memory_use(sample).items()
+    }
     summary["pseudo"] = None
     if normal is not None:
-        summary["pseudo"] = _pseudo_summary(config, dataset, scorer, normal, calibration, reference)
+        inputs = calibration_lib.calibrated_inputs(normal, config.score, calibration, reference)
+        summary["pseudo"] = pseudo_summary(inputs, dataset, scorer)
     return Evaluation(config, summary, raw, named, calibration, reference, defective, scorer)
 
 
@@ -119,11 +108,6 @@ def write_evaluation(folder: Path, evaluation: Evaluation, dataset: Dataset) -> 
     """Writes ``evaluation.json``, ``scores.csv``, ``reference.npz`` and ``calibration.json``.
 
     Each file is replaced as a whole. Without calibration there is no ``calibration.json``.
-
-    Args:
-        folder: the run's folder.
-        evaluation: what `evaluate` returned.
-        dataset: what it was called with.
     """
     if evaluation.reference is not None:
         calibration_lib.save_reference(folder, evaluation.reference)
@@ -155,110 +139,59 @@ def evenly_spaced(images: np.ndarray, most: int) -> np.ndarray:
 
 
 def pseudo_summary(
-    normal: RawScores,
-    defective: RawScores,
-    kinds: list[str],
-    name_scores: Callable[[RawScores], Named],
+    evaluated: ScoreInputs, dataset: Dataset, score: Callable[[np.ndarray], RawScores]
 ) -> dict[str, Any]:
-    """How well scores separate held-out normal images from pseudo-defects; uses no test image.
+    """How well scores separate held-out normal images from pseudo-defects, without test images.
 
-    Args:
-        normal: scores of the n normal images.
-        defective: scores of the m pseudo-defects.
-        kinds: the kinds of the m pseudo-defects.
-        name_scores: computes the scores by name; its scales must not depend on the images.
-
-    Returns:
-        ``normal_images``, n; ``defects``, m; ``by_kind``, for each kind the image AUROC of each
-        score against all normal images; ``scores``, for each score the mean over the kinds.
+    `evaluated` holds the raw scores of the held-out images. Returns ``normal_images`` and
+    ``defects`` (counts), ``by_kind`` (for each kind the image AUROC of each score against all
+    normal images) and ``scores`` (for each score the mean over the kinds).
     """
-    good, bad = name_scores(normal), name_scores(defective)
-    count = len(normal.reconstruction_score)
+    defects = make_pseudo_defects(dataset.calibration.images, dataset.train.images)
+    good = compute_scores(evaluated)
+    bad = compute_scores(evaluated._replace(raw=score(defects.images)))
+    count, kinds = len(dataset.calibration), defects.kinds
     labels = np.repeat([0, 1], [count, len(kinds)])
     both = {name: np.concatenate([good[name], bad[name]]) for name in good}
     by_kind = _by_kind([GOOD] * count + kinds, labels, both)
     means = {name: float(np.mean([values[name] for values in by_kind.values()])) for name in good}
-    return {
-        "normal_images": count,
-        "defects": len(kinds),
-        "scores": means,
-        "by_kind": by_kind,
-    }
-
-
-def _pseudo_summary(
-    config: Config,
-    dataset: Dataset,
-    scorer: Scorer,
-    normal: RawScores,
-    calibration: Calibration | None,
-    reference: Reference,
-) -> dict[str, Any]:
-    def name_scores(raw: RawScores) -> Named:
-        inputs = (raw, config.score, calibration, reference)
-        return compute_scores(calibration_lib.calibrated_inputs(*inputs))
-
-    defects = make_pseudo_defects(dataset.calibration.images, dataset.train.images)
-    return pseudo_summary(normal, scorer(defects.images), defects.kinds, name_scores)
+    counts = {"normal_images": count, "defects": len(kinds)}
+    return counts | {"scores": means, "by_kind": by_kind}
 
 
 def summarize_use(use: MemoryUse, images: int) -> dict[str, Any]:
-    """Summarises the use of one memory by some images.
+    """Summarises how `images` images use one memory.
 
-    Args:
-        use: sums over the reads of the images.
-        images: the number of images.
-
-    Returns:
-        ``images``; ``items``, N of all banks; ``items_read`` and ``never_read``, the number of
-        items with and without a weight above zero in some read; ``effective_items``, the
-        exponential of the entropy of the items' shares in the total weight (N if all are used
-        alike, 0 without reads); ``active_items`` and ``entropy`` (nats), means over reads;
-        ``reads`` and ``dead_reads``, counts.
+    Returns ``images`` and ``items``, the number of items of all banks. ``items_read`` and
+    ``never_read`` count the items with and without a weight above zero in some read.
+    ``effective_items`` is the exponential of the entropy of the items' shares in the total weight:
+    the number of items if all are used alike, 0 without reads. ``active_items`` and ``entropy``
+    (nats) are means over reads. ``reads`` and ``dead_reads`` are counts.
     """
-    weight = np.asarray(use.weight)
+    weight, summary = np.asarray(use.usage.weight), use.summary
     share = weight / max(float(np.sum(weight)), np.finfo(np.float64).tiny)
-    read, blocks = int(np.sum(np.asarray(use.reads) > 0)), float(use.blocks)
+    read, blocks = int(np.sum(np.asarray(use.usage.reads) > 0)), float(use.reads)
     return {
         "images": images,
         "items": len(share),
         "items_read": read,
         "never_read": len(share) - read,
         "effective_items": float(np.exp(np.sum(entr(share)))) if read else 0.0,
-        "active_items": float(use.active_items) / blocks,
-        "entropy": float(use.entropy) / blocks,
+        "active_items": float(summary.active_items) / blocks,
+        "entropy": float(summary.entropy) / blocks,
         "reads": int(blocks),
-        "dead_reads": int(use.dead_reads),
+        "dead_reads": int(summary.dead),
     }
-
-
-def _decide(
-    config: Config, raw: RawScores, normal: RawScores | None, reference: Reference
-) -> tuple[Calibration | None, np.ndarray | None]:
-    """The calibration by held-out normal images, and the decisions for the test images."""
-    if normal is None:
-        return None, None
-    calibration = calibration_lib.calibrate(normal, reference.step, config.score, reference)
-    decided = calibration_lib.decision_score(raw, config.score, calibration, reference)
-    return calibration, decided >= calibration.threshold
 
 
 def _test_scores(
     raw: RawScores, config: Config, calibration: Calibration | None, reference: Reference
 ) -> Named:
-    """Scores of the test images: A by `score.protocol`, and A of the other protocol if possible."""
-    scales = {"paper": fit_scales(raw)}
+    """Scores of the test images, with A by `score.protocol` and, if possible, by the other one."""
+    scales = {"paper": scores_lib.fit_scales(raw)}
     if calibration is not None:
         scales["calibrated"] = calibration.scales
     return compute_scores(ScoreInputs(raw, config.score, scales, config.score.protocol, reference))
-
-
-def _memory_summary(scorer: Scorer, images: np.ndarray) -> dict[str, dict[str, Any]]:
-    items = diagnostics.memory_items(scorer)
-    return {
-        scale: summarize_use(use, len(images)) | diagnostics.pairwise_cosine(items[scale])
-        for scale, use in scorer.memory_use(images).items()
-    }
 
 
 def _pixel_auroc(dataset: Dataset, maps: np.ndarray) -> float | None:

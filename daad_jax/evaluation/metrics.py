@@ -1,4 +1,4 @@
-"""Detection metrics on raw float64 scores, by scikit-learn; higher scores mean more anomalous."""
+"""Detection metrics by scikit-learn on raw float64 scores. Higher scores are more anomalous."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -8,7 +8,6 @@ from sklearn.metrics import (
     average_precision_score,
     precision_recall_curve,
     roc_auc_score,
-    roc_curve,
 )
 
 CONFIDENCE = 0.95
@@ -20,15 +19,10 @@ def detection_metrics(
 ) -> dict[str, Any]:
     """Image-level metrics of one score.
 
-    Args:
-        labels: int ``(n,)``, 1 for defective; both classes present.
-        scores: float ``(n,)``, finite.
-        samples: resamplings for the interval.
-        seed: of the resampling.
-
-    Returns:
-        ``image_auroc``; ``image_auroc_interval``, a 95 % bootstrap interval; ``average_precision``;
-        ``best_f1`` and its ``best_f1_threshold``, chosen on these very labels.
+    `labels` is int ``(n,)``, 1 for defective, with both classes present. `scores` is float ``(n,)``
+    and finite. `samples` and `seed` are those of `bootstrap_auroc`. Returns ``image_auroc``, its
+    bootstrap interval ``image_auroc_interval`` (95 %), ``average_precision``, ``best_f1`` and its
+    threshold ``best_f1_threshold``, which is chosen on these very labels.
     """
     scores = np.asarray(scores, np.float64)
     f1, threshold = best_f1(labels, scores)
@@ -47,7 +41,7 @@ def image_auroc(labels: np.ndarray, scores: np.ndarray) -> float:
 
 
 def best_f1(labels: np.ndarray, scores: np.ndarray) -> tuple[float, float]:
-    """The highest F1 over all thresholds and the threshold (score >= it means defective)."""
+    """The highest F1 over all thresholds, and its threshold (score >= it means defective)."""
     precision, recall, thresholds = precision_recall_curve(labels, scores)
     total = precision[:-1] + recall[:-1]
     f1 = 2 * precision[:-1] * recall[:-1] / np.where(total > 0, total, 1.0)
@@ -61,17 +55,10 @@ def bootstrap_auroc(
     """A 95 % percentile bootstrap interval of the AUROC.
 
     Good and defective images are resampled separately, so that both are always present. The AUROC
-    of a resampling is the weighted share of (defective, good) pairs in the right order, ties as
-    halves.
+    of a resampling is the weighted share of (defective, good) pairs in the right order. A tie
+    counts as half a pair.
 
-    Args:
-        labels: int ``(n,)``.
-        scores: float ``(n,)``.
-        samples: number of resamplings.
-        seed: of the resampling.
-
-    Returns:
-        The lower and upper end.
+    `labels` is int ``(n,)`` and `scores` is float ``(n,)``. `samples` is the number of resamplings.
     """
     bad, good = scores[labels == 1], np.sort(scores[labels == 0])
     below = np.searchsorted(good, bad, side="left")
@@ -86,29 +73,14 @@ def bootstrap_auroc(
     return float(low), float(high)
 
 
-def roc(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The ROC curve of float ``(n,)`` scores: false and true positive rates, both ascending."""
-    false_positives, true_positives, _ = roc_curve(labels, np.asarray(scores, np.float64))
-    return false_positives, true_positives
-
-
 def bootstrap_roc(
     labels: np.ndarray, scores: np.ndarray, *, samples: int, seed: int, points: int = 101
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """A 95 % percentile bootstrap band around the ROC curve, at each false positive rate.
 
-    The resamplings are those of `bootstrap_auroc`.
-
-    Args:
-        labels: int ``(n,)``, both classes present.
-        scores: float ``(n,)``.
-        samples: number of resamplings.
-        seed: of the resampling.
-        points: how many false positive rates.
-
-    Returns:
-        The false positive rates ``(points,)``, evenly spaced, and the lower and upper true
-        positive rates there.
+    The resamplings are those of `bootstrap_auroc`. `labels` is int ``(n,)`` with both classes
+    present, and `scores` is float ``(n,)``. Returns the false positive rates ``(points,)``, evenly
+    spaced, and the lower and upper true positive rates there.
     """
     order = np.argsort(-scores, kind="stable")
     ranked = labels[order]
@@ -141,14 +113,9 @@ def _resamplings(
 
 
 def pixel_auroc(masks: np.ndarray, maps: np.ndarray) -> float | None:
-    """AUROC over all pixels of all images.
+    """AUROC over all pixels of all images, or None if no pixel or every pixel is defective.
 
-    Args:
-        masks: bool ``(n, H, W)``.
-        maps: float ``(n, H, W)``.
-
-    Returns:
-        The AUROC, or None when no pixel, or every pixel, is defective.
+    `masks` is bool ``(n, H, W)`` and `maps` is float ``(n, H, W)``.
     """
     flat = masks.reshape(-1)
     if flat.all() or not flat.any():

@@ -1,7 +1,7 @@
-"""Pseudo-defects: normal images with made-up defects, to choose settings by without test images.
+"""Pseudo-defects: normal images with artificial defects, to choose settings without test images.
 
-Everything that goes into them is a training image, so a score's AUROC on them may be looked at as
-often as one likes.
+They are made only of normal training and calibration images, so settings can be compared by the
+AUROC on them as often as one likes.
 """
 
 from collections.abc import Callable
@@ -19,15 +19,15 @@ _TRIES = 20
 _DONORS_FOR_SPREAD = 200
 
 Array = np.ndarray
+Rng = np.random.Generator
+Pair = tuple[Array, Array]
 
 
 class PseudoDefects(NamedTuple):
     """Normal images, each with one defect.
 
-    Attributes:
-        images: uint8 ``(m, S, S, C)`` in 0 to 255.
-        masks: bool ``(m, S, S)``; a pixel outside is the normal image's own.
-        kinds: ``m`` kinds of defect: "patch", "scar", "stain" or "halves".
+    `images` is uint8 ``(m, S, S, C)`` in 0 to 255. `masks` is bool ``(m, S, S)``. Pixels outside a
+    mask are those of the normal image. `kinds` are "patch", "scar", "stain" or "halves".
     """
 
     images: np.ndarray
@@ -41,31 +41,27 @@ class _Donors(NamedTuple):
     images: Array
     spread: float
 
-    def pick(self, rng: np.random.Generator) -> Array:
+    def pick(self, rng: Rng) -> Array:
         return self.images[rng.integers(len(self.images))].astype(np.float64)
 
 
 # A defect takes a float image, the donors and a generator, and gives the changed image, not yet
 # clipped, and its mask.
-Defect = Callable[[Array, _Donors, np.random.Generator], tuple[Array, Array]]
+Defect = Callable[[Array, _Donors, Rng], Pair]
 
 
 def make_pseudo_defects(normal: np.ndarray, donors: np.ndarray, *, seed: int = 0) -> PseudoDefects:
     """Puts one defect of each kind into normal images.
 
-    A ``patch`` is a blob filled with another place of a donor (the idea of CutPaste, Li et al.,
-    CVPR 2021), a ``scar`` a thin dark or bright line, a ``stain`` a soft dark or bright blob;
-    ``halves`` joins two images along a straight line. Patches and stains cover 0.5 to 6 %. A defect
-    is drawn anew, at most 20 times, until its pixels change by half the donors' standard deviation
-    (root mean square); failing that, the strongest counts.
+    A ``patch`` is a blob filled with pixels from another place of a donor (the idea of CutPaste, Li
+    et al., CVPR 2021). A ``scar`` is a thin dark or bright line, and a ``stain`` is a soft dark or
+    bright blob. ``halves`` joins two images along a straight line. Patches and stains cover 0.5 to
+    6 % of an image. A defect is drawn up to 20 times, until the root mean square change of its
+    pixels is half the donors' standard deviation. If it never is, the strongest draw is used.
 
-    Args:
-        normal: uint8 ``(n, S, S, C)``, S at least 16; at most 200 evenly spaced ones are used.
-        donors: uint8 ``(k, S, S, C)``, other normal images, at least one.
-        seed: which defects are drawn.
-
-    Returns:
-        The defects, kind after kind, the images in the same order in each.
+    `normal` is uint8 ``(n, S, S, C)`` with S at least 16. At most 200 evenly spaced images of it
+    are used. `donors` is uint8 ``(k, S, S, C)``, at least one other normal image. Returns the
+    defects kind by kind, with the images in the same order for each.
     """
     sampled = donors[:: -(-len(donors) // _DONORS_FOR_SPREAD)]
     source = _Donors(donors, float(np.std(sampled, dtype=np.float64)))
@@ -81,9 +77,7 @@ def make_pseudo_defects(normal: np.ndarray, donors: np.ndarray, *, seed: int = 0
     return PseudoDefects(np.stack(images), np.stack(masks), kinds)
 
 
-def _visible_defect(
-    make: Defect, normal: Array, donors: _Donors, rng: np.random.Generator
-) -> tuple[Array, Array]:
+def _visible_defect(make: Defect, normal: Array, donors: _Donors, rng: Rng) -> Pair:
     """Draws a defect until it changes the pixels enough to be seen, or takes the strongest."""
     before = normal.astype(np.float64)
     strongest, most = None, -1.0
@@ -99,15 +93,15 @@ def _visible_defect(
     return strongest
 
 
-def _blob(size: int, rng: np.random.Generator) -> Array:
-    """A blob of exactly the drawn area, however few its pixels: bool ``(S, S)``."""
+def _blob(size: int, rng: Rng) -> Array:
+    """A random blob whose area in pixels is within `AREA_RANGE`: bool ``(S, S)``."""
     field = blob_field(size, AREA_RANGE, rng)
     least, most = (share * size * size for share in AREA_RANGE)
     pixels = int(np.clip(np.sum(field < 1.0), np.ceil(least), np.floor(most)))
     return field <= np.partition(field, pixels - 1, axis=None)[pixels - 1]
 
 
-def _patch(normal: Array, donors: _Donors, rng: np.random.Generator) -> tuple[Array, Array]:
+def _patch(normal: Array, donors: _Donors, rng: Rng) -> Pair:
     """A blob of another place of a donor, a little lighter or darker than it is there."""
     size = len(normal)
     mask = _blob(size, rng)
@@ -122,7 +116,7 @@ def _patch(normal: Array, donors: _Donors, rng: np.random.Generator) -> tuple[Ar
     return image, mask
 
 
-def _scar(normal: Array, donors: _Donors, rng: np.random.Generator) -> tuple[Array, Array]:
+def _scar(normal: Array, donors: _Donors, rng: Rng) -> Pair:
     """A thin curved line, a quarter to seven tenths of the image long."""
     size = len(normal)
     angle = rng.uniform(0, np.pi)
@@ -135,16 +129,16 @@ def _scar(normal: Array, donors: _Donors, rng: np.random.Generator) -> tuple[Arr
     return normal + _shift((2.0, 4.0), donors, rng) * mask[..., None], mask
 
 
-def _stain(normal: Array, donors: _Donors, rng: np.random.Generator) -> tuple[Array, Array]:
-    """A blob that fades towards its edge and through which the texture shows."""
+def _stain(normal: Array, donors: _Donors, rng: Rng) -> Pair:
+    """A blob that fades towards its edge. The texture shows through it."""
     mask = _blob(len(normal), rng)
     depth = ndimage.distance_transform_edt(mask)
     opacity = np.minimum(2 * depth / depth.max(), 1.0)
     return normal + _shift((1.0, 2.5), donors, rng) * opacity[..., None], mask
 
 
-def _halves(normal: Array, donors: _Donors, rng: np.random.Generator) -> tuple[Array, Array]:
-    """All that lies beyond a straight line near the centre comes from a donor."""
+def _halves(normal: Array, donors: _Donors, rng: Rng) -> Pair:
+    """Everything beyond a straight line near the centre comes from a donor."""
     size = len(normal)
     y, x = np.mgrid[:size, :size] - (size - 1) / 2
     angle, offset = rng.uniform(0, 2 * np.pi), rng.uniform(-0.1, 0.1) * size
@@ -152,8 +146,8 @@ def _halves(normal: Array, donors: _Donors, rng: np.random.Generator) -> tuple[A
     return np.where(mask[..., None], donors.pick(rng), normal), mask
 
 
-def _shift(amounts: tuple[float, float], donors: _Donors, rng: np.random.Generator) -> float:
-    """So many standard deviations of the donors' pixels, down or up."""
+def _shift(amounts: tuple[float, float], donors: _Donors, rng: Rng) -> float:
+    """A random number of standard deviations of the donors' pixels, negative or positive."""
     return float(rng.choice([-1.0, 1.0]) * rng.uniform(*amounts) * donors.spread)
 
 

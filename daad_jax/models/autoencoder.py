@@ -1,4 +1,4 @@
-"""The generator: encoder, memories in chosen connections, and decoder (Section 3.1)."""
+"""The generator: encoder, memories in some of its connections, and decoder (Section 3.1)."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -11,31 +11,13 @@ from daad_jax.addressing import MemoryRead, perplexity
 from daad_jax.models.memory import ITEMS, BatchSummary, BlockMemory
 
 
-class MapReads(NamedTuple):
-    """The result of `Autoencoder.read`.
-
-    Attributes:
-        assembled: maps ``(B, H_l, W_l, C_l)``, finest first; a map without a memory is unchanged.
-        reads: from the name of each scale with a memory to its `MemoryRead`, with leading axes
-            ``(B, Q)``.
-        summaries: from the name of each scale with a memory to its `BatchSummary`.
-    """
-
-    assembled: tuple[jax.Array, ...]
-    reads: dict[str, MemoryRead]
-    summaries: dict[str, BatchSummary]
-
-
 class AutoencoderOutput(NamedTuple):
     """The result of an `Autoencoder`.
 
-    Attributes:
-        reconstruction: ``(B, H, W, C)`` in [-1, 1], float32.
-        features: the encoder's maps ``(B, H_l, W_l, C_l)``, finest first.
-        assembled: the maps that the decoder got, with the shapes of `features`.
-        reads: from the name of each scale with a memory to its `MemoryRead`, with leading axes
-            ``(B, Q)``.
-        summaries: from the name of each scale with a memory to its `BatchSummary`.
+    The reconstruction is float32 ``(B, H, W, C)`` in [-1, 1]. `features` are the encoder's maps
+    ``(B, H_l, W_l, C_l)``, finest first. `assembled` are the maps that the decoder gets, with the
+    same shapes. `reads` and `summaries` have one entry for each scale with a memory, by its name;
+    the arrays of the reads have leading axes ``(B, Q)``.
     """
 
     reconstruction: jax.Array
@@ -48,12 +30,8 @@ class AutoencoderOutput(NamedTuple):
 class Autoencoder(nn.Module):
     """The encoder-memory-decoder of all six settings.
 
-    Scales are named ``scale_1`` (the finest), ``scale_2``, ...
-
-    Attributes:
-        encoder: a `daad_jax.models.backbones.Encoder`.
-        decoder: a `daad_jax.models.backbones.Decoder`.
-        memories: for each map of the encoder its memory, or None.
+    Scales are named ``scale_1`` (the finest), ``scale_2``, ... `memories` holds the memory of each
+    map of the encoder, or None.
     """
 
     encoder: nn.Module
@@ -63,14 +41,12 @@ class Autoencoder(nn.Module):
     def __call__(
         self, images: jax.Array, *, train: bool, return_weights: bool = False
     ) -> AutoencoderOutput:
-        """Reconstructs images.
+        """Reconstructs images ``(B, H, W, C)`` in [-1, 1].
 
-        Args:
-            images: ``(B, H, W, C)`` in [-1, 1].
-            train: whether batch statistics are used, rules draw noise (from the random stream
-                "memory") and the memories' state is updated. Apply with
-                ``mutable=["batch_stats", "memory"]``.
-            return_weights: whether the reads hold their addressing weights.
+        With `train`, batch normalisation uses batch statistics, rules draw noise from the random
+        stream "memory", and the memories' state is updated. Apply it then with
+        ``mutable=["batch_stats", "memory"]``. `return_weights` adds the addressing weights to the
+        reads.
         """
         features = self.encode(images, train=train)
         assembled, reads, summaries = self.read(
@@ -85,13 +61,12 @@ class Autoencoder(nn.Module):
 
     def read(
         self, maps: Sequence[jax.Array], *, train: bool, return_weights: bool = False
-    ) -> MapReads:
-        """Passes maps through the memories.
+    ) -> tuple[tuple[jax.Array, ...], dict[str, MemoryRead], dict[str, BatchSummary]]:
+        """Passes the maps of `encode` through the memories.
 
-        Args:
-            maps: what `encode` returned.
-            train: whether rules draw noise and the memories' state is updated.
-            return_weights: whether the reads hold their addressing weights.
+        Returns the assembled maps, the reads and the summaries, as in `AutoencoderOutput`. A map
+        without a memory is unchanged. With `train`, rules draw noise and the memories' state is
+        updated. `return_weights` adds the addressing weights to the reads.
         """
         assembled, reads, summaries = [], {}, {}
         for index, (one, memory) in enumerate(zip(maps, self.memories, strict=True)):
@@ -99,7 +74,7 @@ class Autoencoder(nn.Module):
                 name = _scale_name(index)
                 one, reads[name], summaries[name] = memory(one, return_weights, train=train)
             assembled.append(one)
-        return MapReads(tuple(assembled), reads, summaries)
+        return tuple(assembled), reads, summaries
 
     def decode(self, maps: Sequence[jax.Array], *, train: bool) -> jax.Array:
         """Decodes assembled maps ``(B, H_l, W_l, C_l)`` into images ``(B, H, W, C)``."""
@@ -107,7 +82,7 @@ class Autoencoder(nn.Module):
 
 
 def normalize_images(images: jax.Array) -> jax.Array:
-    """Maps uint8 in 0 to 255 to float32 in [-1, 1]; any shape."""
+    """Maps uint8 images of any shape, 0 to 255, to float32 in [-1, 1]."""
     return images.astype(jnp.float32) / 127.5 - 1.0
 
 
@@ -121,7 +96,7 @@ def all_scale_names(generator: Autoencoder) -> list[str]:
 
 
 def scale_memories(generator: Autoencoder) -> dict[str, BlockMemory]:
-    """The memories by the names of their scales, finest first; others are left out."""
+    """The memories by the name of their scale, finest first; scales without one are left out."""
     named = zip(all_scale_names(generator), generator.memories, strict=True)
     return {name: memory for name, memory in named if memory is not None}
 
@@ -129,12 +104,8 @@ def scale_memories(generator: Autoencoder) -> dict[str, BlockMemory]:
 def memory_items(generator: Autoencoder, variables: Mapping[str, Any]) -> dict[str, jax.Array]:
     """The items of each memory, whether they are learned or part of the rule's state.
 
-    Args:
-        generator: the module.
-        variables: its collections, "params" and perhaps "memory".
-
-    Returns:
-        From the name of each scale with a memory to ``(G, N, D)``, the items of its G banks.
+    `variables` has the generator's collections "params" and, for rules with a state, "memory".
+    Returns ``(G, N, D)``, the items of G banks, by the name of each scale with a memory.
     """
     items = {}
     for index, memory in enumerate(generator.memories):
@@ -148,37 +119,24 @@ def memory_items(generator: Autoencoder, variables: Mapping[str, Any]) -> dict[s
     return items
 
 
-def summarize_reads(reads: Mapping[str, MemoryRead]) -> dict[str, jax.Array]:
-    """Summarises the reads of a batch, for each scale.
+def memory_metrics(output: AutoencoderOutput) -> dict[str, jax.Array]:
+    """Summarises the reads of a batch: scalars ``memory/<scale>/<name>``.
 
-    Returns:
-        Scalars: ``memory/<scale>/active_items``, ``memory/<scale>/largest_weight`` and
-        ``memory/<scale>/entropy`` (nats) are means over images and blocks;
-        ``memory/<scale>/dead_reads`` counts the reads whose weights are all zero.
+    ``active_items``, ``largest_weight`` and ``entropy`` (in nats) are means over images and blocks.
+    ``dead_reads`` counts the reads whose weights are all zero, and ``unused_items`` the items that
+    no read gave a weight. ``perplexity`` is that of `daad_jax.addressing.perplexity`. Each loss of
+    the rule is added without its weight.
     """
-    metrics = {}
-    for scale, memory_read in reads.items():
-        summary = memory_read.summary
-        metrics[f"memory/{scale}/active_items"] = jnp.mean(summary.active_items)
-        metrics[f"memory/{scale}/largest_weight"] = jnp.mean(summary.largest_weight)
-        metrics[f"memory/{scale}/entropy"] = jnp.mean(summary.entropy)
-        metrics[f"memory/{scale}/dead_reads"] = jnp.sum(summary.dead)
-    return metrics
-
-
-def summarize_batches(summaries: Mapping[str, BatchSummary]) -> dict[str, jax.Array]:
-    """Summarises the use of the items by a batch and the losses of the rule, for each scale.
-
-    Returns:
-        Scalars: ``memory/<scale>/unused_items``, the number of items that no read of the batch
-        gave a weight; ``memory/<scale>/perplexity`` (see `daad_jax.addressing.perplexity`); and
-        ``memory/<scale>/<name>`` for each loss of the rule, unweighted.
-    """
-    metrics = {}
-    for scale, summary in summaries.items():
-        unused = summary.usage.reads == 0
-        metrics[f"memory/{scale}/unused_items"] = jnp.sum(unused, dtype=jnp.float32)
-        metrics[f"memory/{scale}/perplexity"] = perplexity(summary.usage.weight)
-        for name, loss in summary.losses.items():
-            metrics[f"memory/{scale}/{name}"] = loss
+    metrics: dict[str, jax.Array] = {}
+    for scale, batch in output.summaries.items():
+        reads, usage = output.reads[scale].summary, batch.usage
+        values = {
+            "active_items": jnp.mean(reads.active_items),
+            "largest_weight": jnp.mean(reads.largest_weight),
+            "entropy": jnp.mean(reads.entropy),
+            "dead_reads": jnp.sum(reads.dead),
+            "unused_items": jnp.sum(usage.reads == 0, dtype=jnp.float32),
+            "perplexity": perplexity(usage.weight),
+        }
+        metrics |= {f"memory/{scale}/{name}": v for name, v in (values | batch.losses).items()}
     return metrics

@@ -19,19 +19,12 @@ PIXEL = "pixel"
 
 
 def divide(feature_map: jax.Array, rates: Rates) -> jax.Array:
-    """Divides a feature map evenly into a grid of flattened blocks.
+    """Divides a feature map ``(..., H, W, C)`` of any dtype into a grid of flattened blocks.
 
-    Args:
-        feature_map: ``(..., H, W, C)``, any dtype and range.
-        rates: division rates ``(r_h, r_w, r_c)``, the numbers of blocks along each axis; each
-            divides its dimension. A block is contiguous along every axis.
-
-    Returns:
-        ``(..., Q, D)``: ``Q = r_h r_w r_c`` blocks in row-major order of the grid, with
-        ``D = H W C / Q`` values each.
-
-    Raises:
-        ValueError: if a rate does not divide its dimension.
+    The rates ``(r_h, r_w, r_c)`` are the numbers of blocks along each axis. A block is contiguous
+    along every axis. Returns ``(..., Q, D)``: ``Q = r_h r_w r_c`` blocks in row-major order of the
+    grid, with ``D = H W C / Q`` values each. Raises ValueError if a rate does not divide its
+    dimension.
     """
     *lead, height, width, channels = feature_map.shape
     block = _block_shape((height, width, channels), rates)
@@ -45,16 +38,9 @@ def divide(feature_map: jax.Array, rates: Rates) -> jax.Array:
 def assemble(blocks: jax.Array, shape: Sequence[int], rates: Rates) -> jax.Array:
     """Assembles blocks into a feature map; the exact inverse of `divide`.
 
-    Args:
-        blocks: ``(..., Q, D)`` as returned by `divide`.
-        shape: shape ``(..., H, W, C)`` of the feature map; only the last three entries are used.
-        rates: the division rates ``(r_h, r_w, r_c)`` that the map was divided with.
-
-    Returns:
-        ``(..., H, W, C)``.
-
-    Raises:
-        ValueError: if a rate does not divide its dimension.
+    The blocks are ``(..., Q, D)``, in the order of `divide`, and the rates are those of `divide`.
+    Only the last three entries of the shape, H, W and C, are used. Returns ``(..., H, W, C)``.
+    Raises ValueError if a rate does not divide its dimension.
     """
     height, width, channels = shape[-3:]
     block = _block_shape((height, width, channels), rates)
@@ -68,16 +54,10 @@ def assemble(blocks: jax.Array, shape: Sequence[int], rates: Rates) -> jax.Array
 def group(blocks: jax.Array, rates: Rates, groups: Rates) -> jax.Array:
     """Divides block positions evenly into groups of neighbouring positions.
 
-    Args:
-        blocks: ``(B, Q, ...)``, block positions in the order of `divide`.
-        rates: the division rates ``(r_h, r_w, r_c)``.
-        groups: numbers of groups ``(g_h, g_w, g_c)`` along each axis; each divides its rate.
-
-    Returns:
-        ``(G, B, Q / G, ...)`` with ``G = g_h g_w g_c`` groups in row-major order.
-
-    Raises:
-        ValueError: if a number of groups does not divide its rate.
+    The blocks are ``(B, Q, ...)`` in the order of `divide`, with the division rates ``(r_h, r_w,
+    r_c)``. `groups` are the numbers of groups ``(g_h, g_w, g_c)`` along each axis. Returns ``(G, B,
+    Q / G, ...)`` with ``G = g_h g_w g_c`` groups in row-major order. Raises ValueError if a number
+    of groups does not divide its rate.
     """
     batch, _, *rest = blocks.shape
     inner = _block_shape(rates, groups)
@@ -90,16 +70,8 @@ def group(blocks: jax.Array, rates: Rates, groups: Rates) -> jax.Array:
 def ungroup(grouped: jax.Array, rates: Rates, groups: Rates) -> jax.Array:
     """Returns grouped blocks to the order of `divide`; the exact inverse of `group`.
 
-    Args:
-        grouped: ``(G, B, Q / G, ...)`` as returned by `group`.
-        rates: the division rates ``(r_h, r_w, r_c)``.
-        groups: the numbers of groups ``(g_h, g_w, g_c)``.
-
-    Returns:
-        ``(B, Q, ...)``.
-
-    Raises:
-        ValueError: if a number of groups does not divide its rate.
+    Converts ``(G, B, Q / G, ...)`` to ``(B, Q, ...)``; rates and groups are those of `group`.
+    Raises ValueError if a number of groups does not divide its rate.
     """
     _, batch, _, *rest = grouped.shape
     inner = _block_shape(rates, groups)
@@ -111,16 +83,9 @@ def ungroup(grouped: jax.Array, rates: Rates, groups: Rates) -> jax.Array:
 def resolve_groups(banks: str, rates: Rates, index: int) -> Rates:
     """Converts ``memory.banks`` to numbers of groups of block positions at one scale.
 
-    Args:
-        banks: "one", "position", or rows and columns of groups such as "2x2".
-        rates: division rates ``(r_h, r_w, r_c)`` of the scale.
-        index: index of the scale, used in messages; 0 is the finest.
-
-    Returns:
-        ``(g_h, g_w, g_c)``.
-
-    Raises:
-        ConfigError: if the value has another form or does not divide the blocks evenly.
+    `banks` is "one", "position", or rows and columns of groups such as "2x2". The rates ``(r_h,
+    r_w, r_c)`` and the index are those of the scale; 0 is the finest scale. Returns ``(g_h, g_w,
+    g_c)``. Raises ConfigError if `banks` has another form or does not divide the blocks evenly.
     """
     if banks == "one":
         return (1, 1, 1)
@@ -150,11 +115,11 @@ def resolve_rates(
         rates: ``"pixel"`` (blocks of 1 x 1 pixels with all channels), rates ``(r_h, r_w, r_c)``
             for every scale as in the paper, or a sequence with one of these for each scale.
         scales: ``(H, W, C)`` of each scale, finest first.
-        carries_memory: for each scale whether it has a memory. The rates of scales without one
-            are not checked.
+        carries_memory: whether each scale has a memory. The rates of scales without one are not
+            checked.
 
     Returns:
-        For each scale ``(r_h, r_w, r_c)``, or None without a memory.
+        The rates ``(r_h, r_w, r_c)`` of each scale, or None for a scale without a memory.
 
     Raises:
         ConfigError: if the value has another form, or a rate does not divide its dimension; the

@@ -12,7 +12,7 @@ from daad_jax.config import Config
 from daad_jax.errors import ConfigError
 from daad_jax.models.autoencoder import Autoencoder
 from daad_jax.models.backbones import build_backbone
-from daad_jax.models.blocks import Rates, resolve_groups, resolve_rates
+from daad_jax.models.blocks import resolve_groups, resolve_rates
 from daad_jax.models.discriminator import Discriminator, stage_count
 from daad_jax.models.memory import BlockMemory
 
@@ -20,11 +20,9 @@ Shape = tuple[int, int, int]
 
 
 class Networks(NamedTuple):
-    """The modules of a run: hashable values without arrays.
+    """The modules of a run: hashable, without arrays.
 
-    Attributes:
-        generator: the autoencoder.
-        discriminator: the discriminator, or None without adversarial and alignment losses.
+    The discriminator is None if neither the adversarial nor the alignment loss has a weight.
     """
 
     generator: Autoencoder
@@ -39,22 +37,20 @@ def image_shape(config: Config) -> Shape:
 def build_networks(config: Config, rule: Rule | None = None, *, devices: int = 1) -> Networks:
     """Builds the networks of a config.
 
-    Args:
-        config: a validated config.
-        rule: the addressing rule; by default `memory.addressing` is parsed, without permission
-            to import code of the user's own.
-        devices: number of devices that share a batch; `memory.chunk_mib` is for one of them.
-
-    Returns:
-        The modules; equal configs give equal modules.
-
-    Raises:
-        ConfigError: naming the first field that does not fit the shapes of the networks.
+    Without a `rule`, `memory.addressing` is parsed, and rules outside the package are refused.
+    `devices` is the number of devices that share a batch, because `memory.chunk_mib` is per device.
+    Raises ConfigError, which names the first field that does not fit the shapes of the networks.
     """
     encoder, decoder = build_backbone(config)
-    shapes = _map_shapes(encoder, image_shape(config))
+    shape = image_shape(config)
+    shapes = tuple(one.shape[1:] for one in _output_shapes(encoder, shape))
     generator = Autoencoder(encoder, decoder, _build_memories(config, rule, shapes, devices))
-    _check_reconstruction(generator, config)
+    made = _output_shapes(generator, shape).reconstruction.shape[1:]
+    if made != shape:
+        raise ConfigError(
+            f"model.backbone: {config.model.backbone} makes images {made} of images {shape}; its "
+            "decoder must return the encoder's input shape"
+        )
     if not config.has_discriminator:
         return Networks(generator, None)
     return Networks(generator, _build_discriminator(config))
@@ -77,7 +73,10 @@ def _build_memories(
         chunk_bytes=memory.chunk_mib * 2**20 * devices,
     )
     memories: list[BlockMemory | None] = []
-    for index, rates in enumerate(_scale_rates(config, shapes)):
+    first = {"all": 0, "bottleneck": len(shapes) - 1, "none": len(shapes)}[memory.scales]
+    carries_memory = [index >= first for index in range(len(shapes))]
+    scale_rates = resolve_rates(memory.division_rates, shapes, carries_memory)
+    for index, rates in enumerate(scale_rates):
         if rates is None:
             memories.append(None)
             continue
@@ -86,15 +85,6 @@ def _build_memories(
         rule.check(memory.items, size, frozen=memory.frozen)
         memories.append(build(rates=rates, groups=groups))
     return tuple(memories)
-
-
-def _scale_rates(config: Config, shapes: tuple[Shape, ...]) -> tuple[Rates | None, ...]:
-    carries_memory = {
-        "all": [True] * len(shapes),
-        "bottleneck": [False] * (len(shapes) - 1) + [True],
-        "none": [False] * len(shapes),
-    }[config.memory.scales]
-    return resolve_rates(config.memory.division_rates, shapes, carries_memory)
 
 
 def _build_discriminator(config: Config) -> Discriminator:
@@ -116,33 +106,9 @@ def _build_discriminator(config: Config) -> Discriminator:
     )
 
 
-@functools.lru_cache(maxsize=32)
-def _map_shapes(encoder: Any, shape: Shape) -> tuple[Shape, ...]:
-    """``(H, W, C)`` of each map of an encoder, by tracing it; nothing is computed."""
-    maps = _output_shapes(encoder, shape)
-    return tuple(one.shape[1:] for one in maps)
-
-
-def _check_reconstruction(generator: Autoencoder, config: Config) -> None:
-    shape = image_shape(config)
-    made = _reconstruction_shape(generator, shape)
-    if made != shape:
-        raise ConfigError(
-            f"model.backbone: {config.model.backbone} makes images {made} of images {shape}; its "
-            "decoder must return the encoder's input shape"
-        )
-
-
-@functools.lru_cache(maxsize=32)
-def _reconstruction_shape(generator: Autoencoder, shape: Shape) -> Shape:
-    made: Shape = _output_shapes(generator, shape).reconstruction.shape[1:]
-    return made
-
-
+@functools.lru_cache(maxsize=64)
 def _output_shapes(module: Any, shape: Shape) -> Any:
-    def outputs(key: jax.Array, images: jax.Array) -> Any:
-        return module.init_with_output(key, images, train=False)[0]
-
-    return jax.eval_shape(
-        outputs, jax.random.key(0), jax.ShapeDtypeStruct((1, *shape), jnp.float32)
-    )
+    """The shapes of a module's output for one image, by tracing it; nothing is computed."""
+    image = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+    initialize = functools.partial(module.init_with_output, train=False)
+    return jax.eval_shape(initialize, jax.random.key(0), image)[0]

@@ -10,11 +10,10 @@ from daad_jax.models import layers
 
 
 class DiscriminatorOutput(NamedTuple):
-    """The result of a `Discriminator`.
+    """The result of a `Discriminator`, in float32.
 
-    Attributes:
-        logits: ``(B,)``, above 0 for "real"; float32.
-        features: f_D, the activation ``(B, h, w, c)`` of one stage; float32.
+    The logits ``(B,)`` are above 0 for "real". The features f_D are the activation ``(B, h, w, c)``
+    of one stage.
     """
 
     logits: jax.Array
@@ -24,12 +23,8 @@ class DiscriminatorOutput(NamedTuple):
 class Discriminator(nn.Module):
     """Stride-2 convolutions until the smaller side is at most 4, then one logit.
 
-    Attributes:
-        width: channels of the first stage; each further stage doubles them.
-        max_width: the largest number of channels of a stage.
-        feature_layer: index of the stage whose activation is f_D; -1 is the last.
-        batch_norm_momentum: weight of the old running statistics in their update.
-        dtype: the dtype of the convolutions.
+    The first stage has `width` channels, and each later one twice as many, up to `max_width`.
+    `feature_layer` is the index of the stage whose activation is f_D; -1 is the last stage.
     """
 
     width: int = 64
@@ -40,25 +35,15 @@ class Discriminator(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool) -> DiscriminatorOutput:
-        """Computes logits and features of images.
+        """Computes logits and features of images ``(B, H, W, C)`` in [-1, 1].
 
-        Args:
-            images: ``(B, H, W, C)`` in [-1, 1].
-            train: batch statistics when true (apply with ``mutable=["batch_stats"]``), running
-                statistics when false.
+        With `train`, batch normalisation uses batch statistics; apply it then with
+        ``mutable=["batch_stats"]``. Otherwise it uses running statistics.
         """
-        x, activations = images, []
+        x, activations, momentum = images, [], self.batch_norm_momentum
         for index in range(stage_count(images.shape[1], images.shape[2])):
             width = min(self.width << index, self.max_width)
-            name = f"conv_{index + 1}"
-            x = layers.DownConv(width, use_bias=index == 0, dtype=self.dtype, name=name)(x)
-            if index > 0:
-                x = layers.batch_norm(
-                    train=train,
-                    momentum=self.batch_norm_momentum,
-                    name=f"norm_{index + 1}",
-                    dtype=self.dtype,
-                )(x)
+            x = layers.stage(x, width, index, train=train, momentum=momentum, dtype=self.dtype)
             x = layers.leaky_relu(x)
             activations.append(x)
         head = nn.Dense(1, kernel_init=layers.KERNEL_INIT, name="logit")

@@ -2,11 +2,10 @@
 
 Convolutions and products run at the backend's default precision: full float32 on a CPU, TF32 or
 bfloat16 inputs on most GPUs and TPUs. The environment variable ``JAX_DEFAULT_MATMUL_PRECISION``
-changes it, for example to ``highest``. Each sampling has two implementations with equal results;
-the faster one on a CPU is chosen by the shapes (measured, see docs/performance.md).
+changes it, for example to ``highest``. Up-sampling has two implementations with equal results. The
+shapes decide which one is used, by measured times on a CPU (docs/performance.md).
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -31,16 +30,11 @@ def leaky_relu(x: jax.Array) -> jax.Array:
 def down_sample(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """4 x 4 convolution with stride 2 and padding 1.
 
+    It maps ``(B, H, W, C)`` to ``(B, H // 2, W // 2, F)`` with a kernel ``(4, 4, C, F)``.
+
     Where H and W are even, its gradient with respect to `x` is computed like `up_sample`: XLA's
     own gradient, a convolution of a dilated array, is slower at most sizes on a CPU. There is no
     forward-mode derivative (`jax.jvp`).
-
-    Args:
-        x: ``(B, H, W, C)``, any range.
-        kernel: ``(4, 4, C, F)``, the taps along height and width first.
-
-    Returns:
-        ``(B, H // 2, W // 2, F)``.
     """
     return _down(x, kernel)
 
@@ -49,16 +43,11 @@ def down_sample(x: jax.Array, kernel: jax.Array) -> jax.Array:
 def up_sample(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """4 x 4 transposed convolution with stride 2.
 
+    It maps ``(B, H, W, C)`` to ``(B, 2 H, 2 W, F)`` with a kernel ``(4, 4, C, F)``.
+
     Equal to PyTorch's ``conv_transpose2d(kernel_size=4, stride=2, padding=1)``: output pixel
     ``2 i + k - 1`` receives tap k of input pixel i. Its gradient with respect to `x` is
     `down_sample`. There is no forward-mode derivative (`jax.jvp`).
-
-    Args:
-        x: ``(B, H, W, C)``, any range.
-        kernel: ``(4, 4, C, F)``, the taps along height and width first.
-
-    Returns:
-        ``(B, 2 H, 2 W, F)``.
     """
     return _up(x, kernel)
 
@@ -70,7 +59,7 @@ def _down(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def _up(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Chooses the faster of two implementations on a CPU, see docs/performance.md."""
+    """Chooses the implementation that is faster on a CPU (docs/performance.md)."""
     _, height, width, channels = x.shape
     # The product stores 16 taps of each pixel and feature; the convolution computes an extra
     # border of pixels.
@@ -131,10 +120,6 @@ def _by_kernel(large: jax.Array, small: jax.Array) -> jax.Array:
     return gradient
 
 
-def _down_forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, Any]:
-    return _down(x, kernel), (x, kernel)
-
-
 def _down_backward(residuals: Any, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
     x, kernel = residuals
     if x.shape[1] % 2 or x.shape[2] % 2:
@@ -144,39 +129,31 @@ def _down_backward(residuals: Any, gradient: jax.Array) -> tuple[jax.Array, jax.
     return by_x, _by_kernel(x, gradient)
 
 
-def _up_forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, Any]:
-    return _up(x, kernel), (x, kernel)
-
-
 def _up_backward(residuals: Any, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
     x, kernel = residuals
     return _down(gradient, kernel.swapaxes(2, 3)), _by_kernel(gradient, x).swapaxes(2, 3)
 
 
-down_sample.defvjp(_down_forward, _down_backward)
-up_sample.defvjp(_up_forward, _up_backward)
+down_sample.defvjp(lambda x, kernel: (_down(x, kernel), (x, kernel)), _down_backward)
+up_sample.defvjp(lambda x, kernel: (_up(x, kernel), (x, kernel)), _up_backward)
 
 
-class _Sampling(nn.Module):
-    """A sampling function with its parameters.
+class Conv(nn.Module):
+    """`down_sample` or `up_sample` with a learned float32 kernel ``(4, 4, C, features)``.
 
-    Attributes:
-        features: F, the number of output channels.
-        use_bias: whether a bias ``(F,)`` is added.
-        dtype: the dtype of the computation; parameters are float32.
-        kernel_init: initialiser of the ``(4, 4, C, F)`` kernel.
+    `use_bias` adds a learned bias ``(features,)``. The convolution is computed in `dtype`.
     """
 
     features: int
     use_bias: bool
+    up: bool = False
     dtype: Any = jnp.float32
-    kernel_init: Callable[..., jax.Array] = KERNEL_INIT
 
     @nn.compact
-    def _sample(
-        self, sample: Callable[[jax.Array, jax.Array], jax.Array], x: jax.Array
-    ) -> jax.Array:
-        kernel = self.param("kernel", self.kernel_init, (4, 4, x.shape[-1], self.features))
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps ``(B, H, W, C)`` to ``(B, H/2, W/2, features)``, or ``(B, 2H, 2W, features)``."""
+        kernel = self.param("kernel", KERNEL_INIT, (4, 4, x.shape[-1], self.features))
+        sample = up_sample if self.up else down_sample
         y = sample(x.astype(self.dtype), kernel.astype(self.dtype))
         if not self.use_bias:
             return y
@@ -184,20 +161,15 @@ class _Sampling(nn.Module):
         return y + bias.astype(self.dtype).reshape(1, 1, 1, -1)
 
 
-class DownConv(_Sampling):
-    """`down_sample` with a learned kernel and, with `use_bias`, a learned bias."""
+def stage(x: jax.Array, features: int, index: int, **options: Any) -> jax.Array:
+    """One stage of an encoder without its activation: convolution and batch normalisation.
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps ``(B, H, W, C)`` to ``(B, H // 2, W // 2, features)``."""
-        return self._sample(down_sample, x)
-
-
-class UpConv(_Sampling):
-    """`up_sample` with a learned kernel and, with `use_bias`, a learned bias."""
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps ``(B, H, W, C)`` to ``(B, 2 H, 2 W, features)``."""
-        return self._sample(up_sample, x)
+    The first stage, with index 0, has no normalisation. Call it in a module's `nn.compact` method.
+    The options are those of `batch_norm`, without its name.
+    """
+    name, dtype = f"conv_{index + 1}", options["dtype"]
+    x = Conv(features, use_bias=index == 0, dtype=dtype, name=name)(x)
+    return batch_norm(name=f"norm_{index + 1}", **options)(x) if index else x
 
 
 def batch_norm(
@@ -205,11 +177,8 @@ def batch_norm(
 ) -> nn.BatchNorm:
     """Builds batch normalisation with DCGAN's initial scales, N(1, 0.02).
 
-    Args:
-        train: batch statistics when true, running statistics when false.
-        momentum: weight of the old running statistics in their update.
-        name: the module's name.
-        dtype: the dtype of the result; statistics are always float32.
+    With `train` it uses batch statistics, otherwise running statistics. `momentum` is the weight of
+    the old running statistics. The result has `dtype`; statistics are always float32.
     """
     return nn.BatchNorm(
         dtype=dtype,

@@ -9,19 +9,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from daad_jax.addressing import (
-    BatchReads,
-    Compare,
-    ItemUsage,
-    MemoryRead,
-    Rule,
-    Threshold,
-    chunk_count,
-    cosine,
-    item_usage,
-    read_blocks,
-    read_in_chunks,
-)
+from daad_jax import addressing
+from daad_jax.addressing import BatchReads, Compare, ItemUsage, MemoryRead, Rule, Threshold, cosine
 from daad_jax.models import blocks, layers
 
 ITEMS = "memory_items"
@@ -31,12 +20,11 @@ Arrays = dict[str, jax.Array]
 
 
 class BatchSummary(NamedTuple):
-    """Per-batch summary of one memory.
+    """Summary of one memory over a batch.
 
-    Attributes:
-        usage: use of the items by all reads, with the items of all banks concatenated.
-        losses: the rule's losses by name, scalars, averaged over banks.
-        loss: the sum of the losses times their weights, or None for a rule without losses.
+    `usage` counts all reads, with the items of all banks concatenated. `losses` are the rule's
+    losses by name, scalars averaged over the banks. `loss` is their weighted sum, or None for a
+    rule without losses.
     """
 
     usage: ItemUsage
@@ -79,11 +67,11 @@ class BlockMemory(nn.Module):
     def __call__(
         self, feature_map: jax.Array, return_weights: bool = False, *, train: bool = False
     ) -> tuple[jax.Array, MemoryRead, BatchSummary]:
-        """Replaces each block of a map by what is read for it.
+        """Replaces each block of a map by the block that is read for it.
 
         Args:
             feature_map: ``(B, H, W, C)``, any range.
-            return_weights: whether the reads hold their weights, which are then never divided
+            return_weights: whether the reads hold their weights. The reads are then never divided
                 into chunks.
             train: whether a rule with noise draws it from the random stream "memory", and the
                 rule's state is updated (apply with ``mutable=["memory"]``).
@@ -115,10 +103,10 @@ class BlockMemory(nn.Module):
         return assembled, reads, BatchSummary(usage, losses, _weighted_loss(self.rule, losses))
 
     def queries(self, feature_map: jax.Array) -> jax.Array:
-        """Divides a map ``(B, H, W, C)`` into the queries ``(B, Q, D)`` that its blocks are.
+        """Divides a map ``(B, H, W, C)`` into blocks ``(B, Q, D)``: the queries of `__call__`.
 
-        These are exactly the queries of `__call__`: float32 also for a bfloat16 map. Needs no
-        variables, so it can be called on the module itself.
+        They are float32 even for a bfloat16 map. The method needs no variables, so it can be called
+        on an unbound module.
         """
         return blocks.divide(layers.at_least_float32(feature_map), self.rates)
 
@@ -140,13 +128,13 @@ class BlockMemory(nn.Module):
         state: Arrays,
         keys: jax.Array | None,
     ) -> tuple[MemoryRead, ItemUsage, Arrays, Arrays]:
-        """Reads one bank with ``(B, Q, D)``; also its use, losses and next state."""
+        """Reads one bank with queries ``(B, Q, D)``; also returns its use, losses and new state."""
         temperature: float | jax.Array = self.temperature
         if self.learned_temperature:
             temperature = jnp.exp(params["log_temperature"])
 
         def read_some(queries: jax.Array, keys: jax.Array | None) -> MemoryRead:
-            return read_blocks(
+            return addressing.read_blocks(
                 queries,
                 items,
                 self.rule,
@@ -160,16 +148,18 @@ class BlockMemory(nn.Module):
 
         count, number, size = queries.shape
         if not (return_weights or self.rule.reads_whole_batch):
-            chunks = chunk_count(count, number, self.items * self._banks, self.chunk_bytes)
+            chunks = addressing.chunk_count(
+                count, number, self.items * self._banks, self.chunk_bytes
+            )
             if chunks > 1:
-                return *read_in_chunks(read_some, queries, keys, chunks), {}, state
+                return *addressing.read_in_chunks(read_some, queries, keys, chunks), {}, state
         reads = read_some(queries, keys)
         weights = reads.weights
         assert weights is not None
         batch = BatchReads(queries.reshape(-1, size), items, weights.reshape(-1, self.items))
         losses = self.rule.losses(batch)
         new_state = self.rule.update(state, batch) if update else state
-        usage = item_usage(jax.lax.stop_gradient(weights))
+        usage = addressing.item_usage(jax.lax.stop_gradient(weights))
         return (reads if return_weights else reads._replace(weights=None)), usage, losses, new_state
 
     def _items_and_state(self, queries: jax.Array) -> tuple[jax.Array, Arrays]:
@@ -196,7 +186,7 @@ class BlockMemory(nn.Module):
         return scale * jax.random.normal(key, shape, queries.dtype)
 
     def _params(self, items: jax.Array) -> Arrays:
-        """Arrays that are learned besides the items, by name."""
+        """The learned arrays besides the items, by name."""
         params: Arrays = {}
         if self.learned_temperature:
             start = jnp.log(jnp.asarray(self.temperature, jnp.float32))

@@ -1,4 +1,4 @@
-"""The report's curves over training. Every logged metric is plotted; `_CAPTIONS` adds sentences."""
+"""The report's curves over training: every logged metric, with the captions of `_CAPTIONS`."""
 
 from typing import Any
 
@@ -23,15 +23,11 @@ _CAPTIONS = {
     "memory/dead_reads": "Reads of a batch whose weights are all zero.",
 }
 
-Columns = dict[str, np.ndarray]
+Columns = dict[str, np.ndarray]  # metrics by name, from `read_metrics`
 
 
 def training_section(columns: Columns) -> Html:
-    """Renders a figure for each loss, and for all other metrics that are not about memories.
-
-    Args:
-        columns: the metrics as columns, from `daad_jax.train.metrics_log.read_metrics`.
-    """
+    """Renders a figure for each loss, and for all other metrics that are not about memories."""
     grouped = {key: one for key, one in _group(columns).items() if not key.startswith("memory/")}
     note = (
         "Each loss is shown without its weight. In long runs a line is the mean of neighbouring "
@@ -43,11 +39,9 @@ def training_section(columns: Columns) -> Html:
 
 
 def memory_section(memory: dict[str, dict[str, Any]], columns: Columns) -> Html:
-    """Renders the use of the memories; empty for a run without memory.
+    """Renders the use of the memories. It is empty for a run without memory.
 
-    Args:
-        memory: the entry ``memory`` of an evaluation's summary.
-        columns: the metrics as columns, from `daad_jax.train.metrics_log.read_metrics`.
+    `memory` is the entry ``memory`` of an evaluation's summary.
     """
     if not memory:
         return Html("")

@@ -11,12 +11,7 @@ from daad_jax.scoring.scores import SCORES, score_label
 
 
 def section(evaluation: Evaluation, test: ImageSet) -> Html:
-    """Renders the section.
-
-    Args:
-        evaluation: what `daad_jax.evaluation.evaluate.evaluate` returned.
-        test: the test images.
-    """
+    """Renders the section."""
     summary = evaluation.summary
     return page.section(
         "Detection",
@@ -40,7 +35,7 @@ def _figures(evaluation: Evaluation, test: ImageSet) -> list[Html]:
         seed=config.seed,
     )
     figures = [page.plot(curve, f"ROC curve of {label}. The band is the 95 % bootstrap interval.")]
-    # The threshold is one for the calibrated A even if A itself follows the paper's protocol.
+    # The threshold applies to the calibrated A even if A itself follows the paper's protocol.
     cut = "A_calibrated" if decision == "A" and protocol != "calibrated" else decision
     for name in dict.fromkeys([decision, *text.headline_scores(summary)]):
         label = score_label(name, protocol)
@@ -56,18 +51,11 @@ def _figures(evaluation: Evaluation, test: ImageSet) -> list[Html]:
 
 def _score_table(summary: dict[str, Any], config: Config) -> Html:
     pseudo = {} if summary["pseudo"] is None else summary["pseudo"]["scores"]
-    rows = [
-        [
-            _named(name, summary["protocol"]),
-            f"{values['image_auroc']:.4f}",
-            text.interval(values),
-            f"{values['average_precision']:.4f}",
-            f"{values['best_f1']:.4f}",
-            *([f"{pseudo[name]:.4f}" if name in pseudo else "-"] if pseudo else []),
-        ]
-        for name, values in summary["scores"].items()
-    ]
-    header = ["score", "image AUROC", "95 % interval", "AP", "best F1"]
+    header, *rows = text.score_rows(summary)
+    for row, name in zip(rows, summary["scores"], strict=True):
+        row[0] = page.join([page.escape(row[0]), element("span", SCORES[name].sentence)])
+        if pseudo:
+            row.append(f"{pseudo[name]:.4f}" if name in pseudo else "-")
     note = (
         "AP: average precision. The relative map is the anomaly map divided by the mean map of "
         f"normal training images. In A, R has the weight {config.score.gamma:g}. The upper "
@@ -98,18 +86,10 @@ def _kind_table(summary: dict[str, Any], test: ImageSet) -> Html:
 
 
 def _control_table(summary: dict[str, Any]) -> Html:
-    rows = [
-        [name, f"{values['image_auroc']:.4f}", f"{values['turned_around']:.4f}"]
-        for name, values in summary["controls"].items()
-    ]
-    table = page.table(["control", "image AUROC", "turned around"], rows)
+    header, *rows = text.control_rows(summary)
+    table = page.table(header, rows)
     note = page.note(
         "Simple statistics of the same images, without a network. Turned around: low values count "
         "as defective."
     )
     return page.join([element("h3", "Controls"), table, note])
-
-
-def _named(name: str, protocol: str) -> Html:
-    label, sentence = score_label(name, protocol), element("span", SCORES[name].sentence)
-    return page.join([page.escape(label), sentence])

@@ -21,10 +21,8 @@ _MOST_EXTREMES = 6
 class Example(NamedTuple):
     """A test image to show.
 
-    Attributes:
-        kind: its defect type, or "good".
-        role: why it is shown: "worst", "typical", "best" or "only one".
-        position: its index among the test images.
+    `kind` is its defect type, or "good". `role` says why it is shown: "worst", "typical", "best" or
+    "only one". `position` is its index among the test images.
     """
 
     kind: str
@@ -35,11 +33,8 @@ class Example(NamedTuple):
 def pick_examples(kinds: Sequence[str], score: np.ndarray) -> list[Example]:
     """Picks the worst, typical (median) and best scored image of "good" and of each defect type.
 
-    The worst good image has the highest score, the worst defective image the lowest.
-
-    Args:
-        kinds: the kinds of n images.
-        score: the score that decides, ``(n,)``.
+    The worst good image has the highest score, the worst defective image the lowest. `kinds` are
+    the kinds of n images, and `score` is the score that decides, ``(n,)``.
     """
     picked = []
     for kind in sorted(set(kinds), key=lambda kind: (kind != GOOD, kind)):
@@ -61,13 +56,7 @@ def extreme_positions(picked: Sequence[Example]) -> list[int]:
 
 
 def section(evaluation: Evaluation, test: ImageSet, picked: Sequence[Example]) -> Html:
-    """Renders the section.
-
-    Args:
-        evaluation: what `daad_jax.evaluation.evaluate.evaluate` returned.
-        test: the test images.
-        picked: the images to show, from `pick_examples`.
-    """
+    """Renders the section for the images that `pick_examples` returned."""
     scale = plots.color_scale(evaluation.raw.anomaly_map)
     label = score_label(evaluation.summary["decision"], evaluation.summary["protocol"])
     note = (

@@ -4,13 +4,12 @@ import json
 import math
 import os
 import statistics
-import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from daad_jax.config import flatten
-from daad_jax.errors import ConfigError, suggestion
+from daad_jax.errors import ConfigError, suggestion, warn
 
 Line = dict[str, Any]
 Group = tuple[str, ...]
@@ -21,28 +20,22 @@ _OWN_NUMBERS = ("pixel", "minutes")
 
 
 def read_lines(path: Path) -> list[Line]:
-    """Reads a results file; leaves out lines that cannot be read, with a warning.
+    """Reads a results file. Lines that cannot be read are left out with a warning.
 
-    Raises:
-        OSError: if the file cannot be read.
+    Raises OSError if the file cannot be read.
     """
     texts = path.read_bytes().decode("utf-8", "replace").split("\n")
     texts = [text for text in texts if text.strip()]
     lines = [line for text in texts if (line := _parse(text)) is not None]
     if len(lines) < len(texts):
-        print(
-            f"warning: {path}: {len(texts) - len(lines)} cut-off line(s) left out",
-            file=sys.stderr,
-            flush=True,
-        )
+        warn(f"{path}: {len(texts) - len(lines)} cut-off line(s) left out")
     return lines
 
 
 def append(path: Path, line: Line) -> None:
-    """Appends a line in one write; after a line that was cut off it starts a new one.
+    """Appends a line in one write. After a line that was cut off it starts a new one.
 
-    Raises:
-        OSError: if the file cannot be written to.
+    Raises OSError if the file cannot be written to.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+b", buffering=0) as file:
@@ -54,16 +47,14 @@ def append(path: Path, line: Line) -> None:
 
 
 def config_key(config: dict[str, Any]) -> str:
-    """Returns the config as JSON text, the same text for equal configs."""
+    """Returns the config as JSON text, which is the same for equal configs."""
     return json.dumps(config, sort_keys=True)
 
 
 def latest(lines: Iterable[Line], *, by_commit: bool = False) -> list[Line]:
-    """Returns the last line of each config, in the order of the first.
+    """Returns the last line of each config, with the configs in the order of their first lines.
 
-    Args:
-        lines: what `read_lines` returned.
-        by_commit: whether equal configs at different commits count as different.
+    `by_commit` says whether equal configs at different commits count as different.
     """
     newest: dict[tuple[str, str], Line] = {}
     for line in lines:
@@ -98,7 +89,8 @@ def render(
     lines = latest(lines, by_commit="commit" in rows)
     _check_rows(lines, rows)
     done = [line for line in lines if "evaluation" in line]
-    numbers = _default_numbers(done) if numbers is None else numbers
+    if numbers is None:
+        numbers = [*(done[0]["evaluation"]["scores"] if done else ()), "pixel", "pca"]
     _check_numbers(done, numbers)
     groups: dict[Group, dict[int, Line]] = {_group(line, rows): {} for line in lines}
     for line in done:
@@ -108,7 +100,8 @@ def render(
         raise ConfigError(f"--against: no {rows[-1]} {against!r}; known: {labels}")
     failed = [_group(line, rows) for line in lines if "evaluation" not in line]
     table = [[*rows, "seeds", *(["failed"] if failed else [])]]
-    table[0] += [title for name in numbers for title in _titles(name, against)]
+    for name in numbers:
+        table[0] += [name] if against is None else [name, f"Δ {name}"]
     for group, runs in groups.items():
         cells = [*(value or '""' for value in group), str(len(runs))]
         cells += [str(failed.count(group))] if failed else []
@@ -129,7 +122,8 @@ def _parse(text: str) -> Line | None:
         return None
     if not isinstance(line, dict) or not isinstance(line.get("config"), dict):
         return None
-    return line if {"error"} <= line.keys() or {"evaluation", "cost"} <= line.keys() else None
+    finished = {"evaluation", "cost", "seed"} <= line.keys()
+    return line if finished or "error" in line else None
 
 
 def _check_rows(lines: Sequence[Line], rows: Sequence[str]) -> None:
@@ -139,11 +133,6 @@ def _check_rows(lines: Sequence[Line], rows: Sequence[str]) -> None:
     for name in rows:
         if name not in known:
             raise ConfigError(f"--rows: no field {name!r}; {suggestion(name, known)}")
-
-
-def _default_numbers(done: Sequence[Line]) -> list[str]:
-    scores = list(done[0]["evaluation"]["scores"]) if done else []
-    return [*scores, "pixel", "pca"]
 
 
 def _check_numbers(done: Sequence[Line], numbers: Sequence[str]) -> None:
@@ -166,7 +155,7 @@ def _holds(line: Line, name: str) -> bool:
 
 
 def _look_up(line: Line, name: str) -> Any:
-    """The number of that name in an evaluated line; raises KeyError if it has none."""
+    """The number of that name in an evaluated line. Raises KeyError if it has none."""
     evaluation = line["evaluation"]
     if name == "minutes":
         # The time of a resumed run does not cover all steps.
@@ -191,7 +180,7 @@ def _group(line: Line, rows: Sequence[str]) -> Group:
 
 
 def _add(runs: dict[int, Line], line: Line, rows: Sequence[str]) -> None:
-    """Adds a run to its row; raises ConfigError if the row has another run of that seed."""
+    """Adds a run to its row. Raises ConfigError if the row has another run of that seed."""
     other = runs.setdefault(line["seed"], line)
     if other is not line:
         new, old = flatten(line["config"]), flatten(other["config"])
@@ -203,7 +192,7 @@ def _add(runs: dict[int, Line], line: Line, rows: Sequence[str]) -> None:
 
 
 def _values(runs: dict[int, Line], name: str) -> dict[int, float]:
-    """The number by seed, of the runs that have it."""
+    """The number of each run that has it, by seed."""
     held = {seed: _look_up(line, name) for seed, line in runs.items() if _holds(line, name)}
     return {seed: value for seed, value in held.items() if value is not None}
 
@@ -218,10 +207,6 @@ def _spread(values: Sequence[float], sign: str = "") -> str:
 def _difference(values: dict[int, float], base: dict[int, float]) -> str:
     pairs = [value - base[seed] for seed, value in values.items() if seed in base]
     return f"{_spread(pairs, '+')} (n={len(pairs)})" if pairs else _MISSING
-
-
-def _titles(name: str, against: str | None) -> list[str]:
-    return [name] if against is None else [name, f"Δ {name}"]
 
 
 def _markdown(table: Sequence[Sequence[str]], labels: int) -> str:

@@ -22,15 +22,9 @@ REPORT_FILE = "report.html"
 
 
 def write_report(folder: Path, evaluation: Evaluation, dataset: Dataset) -> Path:
-    """Writes the report of one category.
+    """Writes the report of one category. Returns the file ``report.html``.
 
-    Args:
-        folder: the run's folder; its ``metrics.jsonl`` is read if there is one.
-        evaluation: what `daad_jax.evaluation.evaluate.evaluate` returned.
-        dataset: the category's images.
-
-    Returns:
-        The file ``report.html``.
+    `folder` is the run's folder. Its ``metrics.jsonl`` is read if there is one.
     """
     summary, columns, test = evaluation.summary, read_metrics(folder), dataset.test
     picked = examples.pick_examples(test.kinds, evaluation.scores[summary["decision"]])
@@ -47,15 +41,10 @@ def write_report(folder: Path, evaluation: Evaluation, dataset: Dataset) -> Path
 
 
 def write_summary(workdir: Path, results: Sequence[dict[str, Any]], folders: Sequence[str]) -> Path:
-    """Writes the report of several categories: a row for each, and the mean.
+    """Writes the report of several categories, with a row for each and for the mean.
 
-    Args:
-        workdir: the folder that holds the categories' folders.
-        results: the summary of each category's `Evaluation`.
-        folders: the name of each category's folder, whose report is linked.
-
-    Returns:
-        The file ``report.html``.
+    `results` are the summaries of their evaluations. `folders` are the names of their folders in
+    `workdir`, whose reports are linked. Returns the file ``report.html``.
     """
     header, *rows, mean = text.summary_rows(results)
     for row, folder in zip(rows, folders, strict=True):

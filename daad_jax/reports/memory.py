@@ -34,13 +34,7 @@ _ITEM_NOTE = (
 
 
 def section(evaluation: Evaluation, dataset: Dataset, positions: Sequence[int]) -> Html:
-    """Renders the section; empty for a run without memory.
-
-    Args:
-        evaluation: what `daad_jax.evaluation.evaluate.evaluate` returned.
-        dataset: what it was called with.
-        positions: the indices of the test images to show.
-    """
+    """Renders the section for the test images at `positions`. It is empty without a memory."""
     scorer = evaluation.scorer
     if scorer is None or not evaluation.summary["memory"]:
         return Html("")
@@ -76,15 +70,10 @@ def section(evaluation: Evaluation, dataset: Dataset, positions: Sequence[int]) 
 def mosaic(read: BlockReads, near: Neighbours, images: np.ndarray, rates: Rates) -> np.ndarray:
     """Replaces each block of an image by the training block nearest to the item it reads most.
 
-    Args:
-        read: the items and weights ``(Q, k)`` of one image's blocks, the largest weight first; a
-            block without a weight above zero becomes black.
-        near: the training block of each item.
-        images: uint8 ``(n, H, W, C)``, the training images of `near`.
-        rates: ``(r_h, r_w, r_c)``; only the first block along the channels is shown.
-
-    Returns:
-        uint8 ``(H, W, C)``.
+    `read` holds the items and weights ``(Q, k)`` of one image's blocks, the largest weight first. A
+    block without a weight above zero becomes black. `images` are the training images of `near`,
+    uint8 ``(n, H, W, C)``. `rates` is ``(r_h, r_w, r_c)``. Only the first block along the channels
+    is shown. Returns uint8 ``(H, W, C)``.
     """
     result = np.zeros_like(images[0])
     for block in range(0, len(read.items), rates[2]):
@@ -129,7 +118,7 @@ def _most_used(
     chosen = {}
     usage = scorer.memory_use(train)
     for scale, banks in diagnostics.memory_items(scorer).items():
-        weight = np.asarray(usage[scale].weight).reshape(banks.shape[:2]).sum(axis=0)
+        weight = np.asarray(usage[scale].usage.weight).reshape(banks.shape[:2]).sum(axis=0)
         chosen[scale] = np.argsort(-weight, kind="stable")[:_SHOWN_ITEMS]
     figures = []
     for scale, decoded in diagnostics.decode_items(scorer, train, chosen).items():

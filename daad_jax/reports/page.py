@@ -90,16 +90,13 @@ _HEAD = """
 
 
 class Html(str):
-    """Text that is HTML; any other text is escaped before it is put into a page."""
+    """Text that is HTML. Any other text is escaped before it is put into a page."""
 
 
 def element(tag: str, *children: object, **attributes: object) -> Html:
-    """An element; children and attribute values are escaped unless they are `Html`.
+    """An element. Children and attribute values are escaped unless they are `Html`.
 
-    Args:
-        tag: the name of the element.
-        children: its contents.
-        attributes: ``class_`` becomes ``class``; an attribute that is None is left out.
+    In `attributes`, ``class_`` becomes ``class``. An attribute that is None is left out.
     """
     parts = [
         f' {name.rstrip("_")}="{escape(value)}"'
@@ -113,7 +110,7 @@ def element(tag: str, *children: object, **attributes: object) -> Html:
 
 
 def escape(value: object) -> Html:
-    """Escapes any text and makes it printable; `Html` is returned unchanged."""
+    """Escapes any text and makes it printable. `Html` is returned unchanged."""
     if isinstance(value, Html):
         return value
     return Html(html.escape(printable(str(value)), quote=True))
@@ -137,10 +134,8 @@ def note(text: str) -> Html:
 def table(header: Sequence[str], rows: Iterable[Sequence[object]], *, total: bool = False) -> Html:
     """A table that scrolls inside its own box when the page is too narrow for it.
 
-    Args:
-        header: the cells of the first row; underscores are shown as spaces.
-        rows: the cells of each row: text in the first column, numbers in the others.
-        total: whether the last row is a summary of the others.
+    The first column is for text and the others for numbers. Underscores of the header are shown as
+    spaces. `total` says whether the last row is a summary of the others.
     """
     lines = [element("tr", *(element("td", cell) for cell in row)) for row in rows]
     if total:
@@ -160,25 +155,18 @@ def numbers(*values: tuple[str, str, str]) -> Html:
 
 
 def group(class_: str, parts: Iterable[Html]) -> Html:
-    """Parts side by side; the class is "numbers", "columns", "examples" or "tiles"."""
+    """Parts side by side. The class is "numbers", "columns", "examples" or "tiles"."""
     return element("div", *parts, class_=class_)
 
 
 def plot(figure: plots.Figure, caption: str, *, class_: str = "plot") -> Html:
-    """A Matplotlib figure with a caption; captions of one page must differ."""
+    """A Matplotlib figure with a caption. Captions of one page must differ."""
     drawn = Html(plots.inline_svg(figure, caption))
     return element("figure", drawn, element("figcaption", caption), class_=class_)
 
 
 def example(tiles: Iterable[Html], title: str, detail: str, name: str) -> Html:
-    """One test image as a row of tiles, with a caption.
-
-    Args:
-        tiles: the pictures, from `tile`.
-        title: the first words of the caption.
-        detail: the rest of its first line.
-        name: the second line, the name of the image.
-    """
+    """One test image as a row of tiles, with the caption "title · detail" and the image's name."""
     caption = element("figcaption", element("b", title), f" \u00b7 {detail}", element("br"), name)
     return element("figure", group("tiles", tiles), caption, class_="example")
 
@@ -186,11 +174,8 @@ def example(tiles: Iterable[Html], title: str, detail: str, name: str) -> Html:
 def tile(pixels: np.ndarray, label: str, name: str, path: str = "") -> Html:
     """A picture with its label below and an optional outline over it.
 
-    Args:
-        pixels: uint8 ``(H, W)`` or ``(H, W, 3)``.
-        label: what it shows; underscores are shown as spaces.
-        name: the name of the image that it belongs to.
-        path: data of an SVG path in pixels; empty for no outline.
+    `pixels` is uint8 ``(H, W)`` or ``(H, W, 3)``. `name` is the image that it belongs to. `path` is
+    the outline as the data of an SVG path in pixels.
     """
     layers = [image(pixels, f"{words(label)} of {name}")]
     if path:
@@ -202,9 +187,7 @@ def tile(pixels: np.ndarray, label: str, name: str, path: str = "") -> Html:
 def image(pixels: np.ndarray, alt: str) -> Html:
     """An image inside the page. Small images are enlarged without smoothing.
 
-    Args:
-        pixels: uint8 ``(H, W)`` or ``(H, W, 3)``.
-        alt: text that replaces the image where it cannot be seen.
+    `pixels` is uint8 ``(H, W)`` or ``(H, W, 3)``. `alt` replaces the image where it cannot be seen.
     """
     small = max(pixels.shape[:2]) <= _LOSSLESS_SIZE
     options = {"optimize": True} if small else {"quality": _JPEG_QUALITY, "subsampling": 0}

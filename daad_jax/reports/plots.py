@@ -25,6 +25,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from PIL import Image
+from sklearn.metrics import roc_curve
 
 from daad_jax.data.dataset import GOOD
 from daad_jax.evaluation import metrics
@@ -71,8 +72,7 @@ _styled = mpl.rc_context(_STYLE)  # a decorator
 def color_scale(anomaly_maps: np.ndarray) -> Scale:
     """One scale for several maps: from 0 to the 99.5 % quantile of their pixels.
 
-    Args:
-        anomaly_maps: float ``(n, H, W)``, not negative.
+    `anomaly_maps` is float ``(n, H, W)`` and not negative.
     """
     return 0.0, float(np.quantile(anomaly_maps, SCALE_QUANTILE)) or 1.0
 
@@ -83,31 +83,20 @@ def _norm(scale: Scale) -> PowerNorm:
 
 
 def map_colors(anomaly_map: np.ndarray, scale: Scale) -> np.ndarray:
-    """Converts an anomaly map to colours.
+    """Converts an anomaly map, float ``(H, W)``, to colours, uint8 ``(H, W, 3)``.
 
-    Args:
-        anomaly_map: float ``(H, W)``.
-        scale: the values of the first and the last colour; values outside it are clipped.
-
-    Returns:
-        uint8 ``(H, W, 3)``.
+    Values outside the scale are clipped.
     """
     colors = mpl.colormaps[_COLORMAP](_norm(scale)(anomaly_map), bytes=True)
     return np.asarray(colors)[..., :3]
 
 
 def heat_map(image: np.ndarray, anomaly_map: np.ndarray, scale: Scale) -> np.ndarray:
-    """Overlays an anomaly map on the grey image; higher values are more opaque.
+    """Overlays an anomaly map on the grey image. Higher values are more opaque.
 
-    ``PIL.Image.fromarray(heat_map(...)).save("heat.png")`` writes it.
-
-    Args:
-        image: uint8 ``(H, W)`` or ``(H, W, C)``, C 1 or 3, of any size.
-        anomaly_map: float ``(h, w)``; it is resized to the image.
-        scale: the values of the first and the last colour, for example from `color_scale`.
-
-    Returns:
-        uint8 ``(H, W, 3)``.
+    `image` is uint8 ``(H, W)`` or ``(H, W, C)`` of any size, where C is 1 or 3. `anomaly_map` is
+    float ``(h, w)`` and is resized to the image. Returns uint8 ``(H, W, 3)``, which
+    ``PIL.Image.fromarray(heat_map(...)).save("heat.png")`` writes.
     """
     grey = np.asarray(Image.fromarray(squeeze(image)).convert("L"))
     resized = Image.fromarray(np.asarray(anomaly_map, np.float32))
@@ -128,12 +117,9 @@ def example_figure(
 ) -> Figure:
     """Draws input, reconstruction and anomaly map of one image side by side, with a colour bar.
 
-    Args:
-        image: uint8 ``(h, w)`` or ``(h, w, C)``, C 1 or 3, of any size.
-        reconstruction: float ``(H, W, C)`` in [-1, 1].
-        anomaly_map: float ``(H, W)``.
-        scale: the values of the first and the last colour, for example from `color_scale`.
-        mask: bool ``(H, W)``, true on the defect; its outline is drawn on the map.
+    `image` is uint8 ``(h, w)`` or ``(h, w, C)`` of any size, where C is 1 or 3. `reconstruction` is
+    float ``(H, W, C)`` in [-1, 1], and `anomaly_map` is float ``(H, W)``. `mask` is bool
+    ``(H, W)``, true on the defect. Its outline is drawn on the map.
     """
     figure = Figure(figsize=(7.0, 2.5), layout="constrained")
     left, middle, right = figure.subplots(1, 3)
@@ -157,12 +143,8 @@ def score_histogram(
     """Draws histograms of a score for good and for defective images, each as a share of its class.
 
     The axis of scores with a long tail is linear up to their median and logarithmic above it.
-
-    Args:
-        labels: int ``(n,)``, 1 for defective.
-        scores: float ``(n,)``.
-        name: the label of the axis.
-        threshold: drawn as a dashed line.
+    `labels` is int ``(n,)``, 1 for defective, and `scores` is float ``(n,)``. `name` is the label
+    of the axis. The threshold is drawn as a dashed line.
     """
     figure, axes = _one_plot()
     bins = _bins(scores, axes)
@@ -198,18 +180,15 @@ def roc_figure(
 ) -> Figure:
     """Draws the ROC curve of a score with its 95 % bootstrap band.
 
-    Args:
-        labels: int ``(n,)``, 1 for defective; both classes must be present.
-        scores: float ``(n,)``.
-        name: the name of the score in the legend.
-        samples: number of bootstrap samples.
-        seed: seed of the bootstrap.
+    `labels` is int ``(n,)``, 1 for defective, with both classes present. `scores` is float
+    ``(n,)``. `name` is the score's name in the legend. `samples` and `seed` are those of the
+    bootstrap.
     """
     figure, axes = _one_plot()
     rates, low, high = metrics.bootstrap_roc(labels, scores, samples=samples, seed=seed)
     axes.fill_between(rates, low, high, alpha=0.2, linewidth=0, label="95 % interval")
     auroc = metrics.image_auroc(labels, scores)
-    axes.plot(*metrics.roc(labels, scores), color=_COLORS[0], label=f"{name}: {auroc:.3f}")
+    axes.plot(*roc_curve(labels, scores)[:2], color=_COLORS[0], label=f"{name}: {auroc:.3f}")
     axes.plot([0, 1], [0, 1], color=_INK, linestyle=":", linewidth=1.0)
     limits = (-0.01, 1.01)
     axes.set(xlabel="false positive rate", ylabel="true positive rate", xlim=limits, ylim=limits)
@@ -226,15 +205,11 @@ def curve_figure(
     limits: tuple[float | None, float | None] = (None, None),
     log: bool = False,
 ) -> Figure:
-    """Draws metrics over training; long curves as means of neighbouring steps and their range.
+    """Draws metrics over training. Long curves become means and ranges of neighbouring steps.
 
-    Args:
-        steps: ``(n,)``, ascending.
-        curves: from the name of each metric to float ``(n,)``; values that are not finite are left
-            out.
-        label: the label of the vertical axis.
-        limits: the limits of the vertical axis; None fits the values.
-        log: whether the vertical axis is logarithmic.
+    `steps` is ``(n,)`` and ascending. `curves` maps the name of each metric to float ``(n,)``.
+    Values that are not finite are left out. `label`, `limits` (None fits the values) and `log`
+    (logarithmic) are those of the vertical axis.
     """
     figure, axes = _one_plot()
     middle, _, _ = _thinned(steps)
@@ -251,7 +226,7 @@ def curve_figure(
 
 
 def _thinned(values: np.ndarray) -> list[np.ndarray]:
-    """Mean, minimum and maximum of groups of neighbouring values; NaN without a finite value."""
+    """Mean, minimum and maximum of groups of neighbouring values, NaN without a finite value."""
     size = -(-len(values) // _MAX_POINTS)
     padded = np.pad(np.asarray(values, float), (0, -len(values) % size), constant_values=np.nan)
     groups = np.ma.masked_invalid(padded.reshape(-1, size))
@@ -279,11 +254,8 @@ def color_bar(scale: Scale) -> Figure:
 def inline_svg(figure: Figure, label: str) -> str:
     """Converts a figure to an SVG element for an HTML page, with the page's font and text colour.
 
-    The same figure and label always give the same text.
-
-    Args:
-        figure: a figure of this module.
-        label: a description for screen readers; it must differ between the figures of a page.
+    The same figure and label always give the same text. `label` is a description for screen readers
+    and must differ between the figures of a page.
     """
     file = io.StringIO()
     # The salt goes into all identifiers, which must be unique on the page.
@@ -302,7 +274,7 @@ def inline_svg(figure: Figure, label: str) -> str:
 
 
 def to_pixels(reconstruction: np.ndarray) -> np.ndarray:
-    """Float ``(H, W, C)`` in [-1, 1] to uint8 ``(H, W, 3)``, or ``(H, W)`` for one channel."""
+    """Converts float ``(H, W, C)`` in [-1, 1] to uint8 ``(H, W, 3)``, or ``(H, W)`` if C is 1."""
     return squeeze(np.round(np.clip((reconstruction + 1.0) * 127.5, 0, 255)).astype(np.uint8))
 
 

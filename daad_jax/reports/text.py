@@ -11,27 +11,12 @@ from daad_jax.scoring.scores import SCORES, score_label
 
 
 def evaluation_table(result: dict[str, Any]) -> str:
-    """Renders one category's evaluation: each score, pixel AUROC, threshold and baselines.
-
-    Args:
-        result: the summary of a `daad_jax.evaluation.evaluate.Evaluation`.
-    """
+    """Renders an `Evaluation.summary`: each score, pixel AUROC, threshold and baselines."""
     title = (
         f"{printable(result['category'])} ({result['setting']}, step {result['step']}): "
         f"{result['test_good']} good and {result['test_defective']} defective test images"
     )
-    rows = [["score", "image AUROC", "95 % interval", "AP", "best F1"]]
-    for name, values in result["scores"].items():
-        rows.append(
-            [
-                score_label(name, result["protocol"]),
-                f"{values['image_auroc']:.4f}",
-                interval(values),
-                f"{values['average_precision']:.4f}",
-                f"{values['best_f1']:.4f}",
-            ]
-        )
-    lines = [title, _align(rows)]
+    lines = [title, _align(score_rows(result))]
     if result["pixel_auroc"] is not None:
         relative = result["pixel_auroc_relative"]
         lines.append(
@@ -52,12 +37,24 @@ def evaluation_table(result: dict[str, Any]) -> str:
             for name, value in result["pseudo"]["scores"].items()
         )
         lines.append(f"pseudo-defects (no test image used): {values}")
-    control_rows = [["control", "image AUROC", "turned around"]]
+    return "\n".join([*lines, _align(control_rows(result))])
+
+
+def score_rows(result: dict[str, Any]) -> list[list[str]]:
+    """The cells of the table of scores: a header, and a row for each score."""
+    rows = [["score", "image AUROC", "95 % interval", "AP", "best F1"]]
+    for name, values in result["scores"].items():
+        cells = [f"{values[key]:.4f}" for key in ("image_auroc", "average_precision", "best_f1")]
+        rows.append([score_label(name, result["protocol"]), cells[0], interval(values), *cells[1:]])
+    return rows
+
+
+def control_rows(result: dict[str, Any]) -> list[list[str]]:
+    """The cells of the table of controls: a header, and a row for each control."""
+    rows = [["control", "image AUROC", "turned around"]]
     for name, values in result["controls"].items():
-        control_rows.append(
-            [name, f"{values['image_auroc']:.4f}", f"{values['turned_around']:.4f}"]
-        )
-    return "\n".join([*lines, _align(control_rows)])
+        rows.append([name, f"{values['image_auroc']:.4f}", f"{values['turned_around']:.4f}"])
+    return rows
 
 
 def interval(values: dict[str, Any]) -> str:
@@ -67,7 +64,7 @@ def interval(values: dict[str, Any]) -> str:
 
 
 def summary_table(results: Sequence[dict[str, Any]]) -> str:
-    """Renders several categories: image AUROCs, a row for each category and the mean.
+    """Renders the image AUROCs of several categories, with a row for each and for the mean.
 
     The best control is the baseline with the highest AUROC, picked by the test labels.
     """

@@ -13,10 +13,8 @@ def replacing(path: Path) -> Iterator[Path]:
     """Yields a temporary path; when the body ends, the file written there replaces `path`.
 
     The new file is flushed to the disk before it is renamed. If the body raises or the process
-    dies, `path` is unchanged; the temporary file stays and the next attempt overwrites it.
-
-    Args:
-        path: the file to write, in an existing folder. Only one process may write it at a time.
+    dies, `path` is unchanged; the temporary file stays and the next attempt overwrites it. The
+    folder must exist, and only one process may write `path` at a time.
     """
     partial = path.with_name(f".{path.name}.partial")
     yield partial

@@ -27,10 +27,7 @@ def keep_freed_memory() -> bool:
     fifth of a step's time. The memory of the process then never shrinks below its peak.
 
     Call this early: a thread that has already allocated memory keeps its own arena, to which the
-    setting does not apply.
-
-    Returns:
-        True if glibc is in use and accepted the settings.
+    setting does not apply. Returns True if glibc is in use and accepted the settings.
     """
     if not sys.platform.startswith("linux"):
         return False

@@ -33,12 +33,9 @@ class FirstProcessError(UserError):
 def join(text: str) -> None:
     """Connects to the other processes. Call it before anything else uses JAX.
 
-    Args:
-        text: ``HOST:PORT,COUNT,INDEX`` (address of the first process, number of processes, index
-            of this process from 0), or ``auto`` if JAX can find them itself, as under Slurm.
-
-    Raises:
-        ConfigError: if the text cannot be read or the other processes cannot be reached.
+    The text is ``HOST:PORT,COUNT,INDEX``: the address of the first process, the number of processes
+    and the index of this process, from 0. It is ``auto`` if JAX can find these itself, as under
+    Slurm. Raises ConfigError if the text cannot be read or a process cannot be reached.
     """
     # JAX's own preemption service would replace our SIGTERM handler.
     jax.config.update("jax_enable_preemption_service", False)
@@ -63,10 +60,7 @@ def leave(code: int) -> None:
     """Disconnects from the other processes after a failure.
 
     Disconnecting waits for all of them, and they may be waiting for this process's part of a
-    step. If they do not disconnect within 30 seconds, this process exits.
-
-    Args:
-        code: the exit code to use in that case.
+    step. If they do not disconnect within 30 seconds, this process exits with `code`.
     """
     if not jax.distributed.is_initialized():
         return
@@ -85,14 +79,10 @@ def is_first() -> bool:
 
 
 def in_first(work: Callable[[], object], meanwhile: Callable[[], object] | None = None) -> None:
-    """Runs a function in the first process; the others wait until it has returned.
+    """Runs `work` in the first process; the others wait until it has returned.
 
-    Args:
-        work: runs in the first process.
-        meanwhile: runs in the other processes before they wait.
-
-    Raises:
-        FirstProcessError: in the other processes, if `work` raised an exception in the first.
+    Before they wait, the others run `meanwhile`. If `work` raises an exception, the others raise
+    FirstProcessError.
     """
     failure: Exception | None = None
     if is_first():
@@ -112,7 +102,7 @@ def in_first(work: Callable[[], object], meanwhile: Callable[[], object] | None 
 
 
 def all_processes(flag: bool) -> bool:
-    """Returns the logical AND of a flag over all processes. A collective call."""
+    """Returns the logical AND of a flag over all processes. Every process must call it."""
     if jax.process_count() == 1:
         return flag
     return bool(np.all(multihost_utils.process_allgather(np.bool_(flag))))
@@ -122,7 +112,7 @@ class Stop:
     """Tells every process, after the same step, that a signal to one of them asks for a stop.
 
     Every process calls it after each step. With several processes the answer is one step late: it
-    is the result of the call before, so that no step waits for communication.
+    is the result of the previous call, so that no step waits for communication.
     """
 
     def __init__(self, mesh: jax.sharding.Mesh) -> None:

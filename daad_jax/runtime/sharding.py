@@ -31,15 +31,10 @@ def batched(mesh: Mesh) -> NamedSharding:
 def place_batch(
     shape: tuple[int, ...], rows: Callable[[slice], np.ndarray], mesh: Mesh
 ) -> jax.Array:
-    """Builds a batch split over the mesh; every process computes only its own part.
+    """Builds a batch of a given shape, split over the mesh along its first axis.
 
-    Args:
-        shape: shape of the whole batch.
-        rows: returns the part of the batch that a slice of the first axis selects.
-        mesh: the data-parallel mesh.
-
-    Returns:
-        The whole batch as one array, its first axis split over the mesh.
+    `rows` returns the part that a slice of that axis selects. Each process calls it only for its
+    own parts.
     """
 
     def part(index: tuple[slice, ...] | None) -> np.ndarray:

@@ -4,8 +4,8 @@ Python runs a signal handler only between two instructions of the main thread, s
 compiles. A second thread therefore receives the signal through `signal.set_wakeup_fd`: it prints a
 message at once and can end the process.
 
-Nothing here is active unless `listen` is entered. The commands enter it, library functions do
-not: in a notebook, Ctrl-C works as usual.
+Nothing here is active outside the context `listen`. The commands enter it; library functions do
+not, so in a notebook Ctrl-C works as usual.
 """
 
 import contextlib
@@ -54,7 +54,7 @@ def listen() -> Iterator[None]:
     old_handlers = {number: signal.signal(number, _handle) for number in SIGNALS}
     try:
         if hasattr(signal, "pthread_sigmask"):
-            # train.py and eval.py block the signals while they import.
+            # train.py and eval.py block the signals during their imports.
             signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         yield
     finally:
@@ -99,13 +99,9 @@ def requested() -> bool:
 
 
 def check(where: str = "") -> None:
-    """Raises `Interrupted` if a signal has asked the run to stop.
+    """Raises `Interrupted` if a signal has asked the run to stop and signals are not held.
 
-    Args:
-        where: how far the run got; appended to the message.
-
-    Raises:
-        Interrupted: if a signal has arrived and signals are not held.
+    The message is the signal's name followed by `where`, which says how far the run got.
     """
     if _state.received is not None and not _state.held:
         raise Interrupted(_state.received + where)

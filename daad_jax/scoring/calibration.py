@@ -2,24 +2,17 @@
 
 import json
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from daad_jax.config import ScoreConfig
 from daad_jax.errors import CheckpointError
 from daad_jax.runtime.files import replacing, write_json
-from daad_jax.scoring.scores import (
-    NEEDS,
-    SCORES,
-    MinMax,
-    RawScores,
-    Reference,
-    Scales,
-    ScoreInputs,
-    fit_scales,
-)
+from daad_jax.scoring import scores
+from daad_jax.scoring.scores import MinMax, RawScores, Reference, Scales, ScoreInputs, fit_scales
 
 CALIBRATION_FILE = "calibration.json"
 REFERENCE_FILE = "reference.npz"
@@ -28,11 +21,8 @@ REFERENCE_FILE = "reference.npz"
 class Calibration(NamedTuple):
     """The protocol `calibrated`: scales and a threshold from held-out normal images.
 
-    Attributes:
-        step: the number of updates of the calibrated state.
-        decision: the score that the threshold is for.
-        scales: normalisers of R and L.
-        threshold: an image is called defective if its decision score is at or above it.
+    `step` is the number of updates of the calibrated state. An image is called defective if its
+    score named `decision` is at or above the threshold.
     """
 
     step: int
@@ -44,16 +34,10 @@ class Calibration(NamedTuple):
 def calibrate(
     raw: RawScores, step: int, settings: ScoreConfig, reference: Reference | None
 ) -> Calibration:
-    """Fits scales and a threshold to held-out normal images.
+    """Fits scales and a threshold to the scores of n >= 1 held-out normal images.
 
-    Args:
-        raw: the scores of n >= 1 held-out normal images.
-        step: the number of updates of the state.
-        settings: names the decision score, and the quantile of it that is the threshold.
-        reference: mean maps for relative scores.
-
-    Raises:
-        CheckpointError: if the decision score is relative and there is no reference.
+    The threshold is the quantile `score.threshold_quantile` of the score `score.decision`. Raises
+    CheckpointError if that score is relative and there is no reference.
     """
     uncut = Calibration(step, settings.decision, fit_scales(raw), 0.0)
     values = decision_score(raw, settings, uncut, reference)
@@ -61,12 +45,7 @@ def calibrate(
 
 
 def fit_reference(raw: RawScores, step: int) -> Reference:
-    """Averages the maps of normal training images.
-
-    Args:
-        raw: the scores of n >= 1 normal images.
-        step: the number of updates of the state.
-    """
+    """Averages the maps of n >= 1 normal training images; `step` is that of the state."""
     features = None if raw.feature_map is None else raw.feature_map.mean(axis=0)
     return Reference(step, raw.anomaly_map.mean(axis=0), features)
 
@@ -77,7 +56,7 @@ def calibrated_inputs(
     calibration: Calibration | None,
     reference: Reference | None,
 ) -> ScoreInputs:
-    """The inputs of scores for single images: A is calibrated, or missing without calibration."""
+    """The score inputs for single images: A is calibrated, or left out without calibration."""
     scales = {} if calibration is None else {"calibrated": calibration.scales}
     return ScoreInputs(raw, settings, scales, "calibrated", reference)
 
@@ -85,14 +64,13 @@ def calibrated_inputs(
 def decision_score(
     raw: RawScores, settings: ScoreConfig, calibration: Calibration, reference: Reference | None
 ) -> np.ndarray:
-    """The score `score.decision` that is compared with the threshold, float64 ``(n,)``.
+    """The score `score.decision`, which is compared with the threshold, float64 ``(n,)``.
 
-    Raises:
-        CheckpointError: if it needs the reference and there is none.
+    Raises CheckpointError if it needs the reference and there is none.
     """
     inputs = calibrated_inputs(raw, settings, calibration, reference)
-    score = SCORES[settings.decision]
-    missing = [need for need in score.needs if not NEEDS[need](inputs)]
+    score = scores.SCORES[settings.decision]
+    missing = [need for need in score.needs if not scores.NEEDS[need](inputs)]
     if missing:
         raise CheckpointError(
             f"{REFERENCE_FILE}: is missing, and {settings.decision} needs it; run eval.py to write "
@@ -101,38 +79,41 @@ def decision_score(
     return score.function(inputs)
 
 
+def decide(
+    raw: RawScores,
+    settings: ScoreConfig,
+    calibration: Calibration | None,
+    reference: Reference | None,
+) -> np.ndarray | None:
+    """Whether each decision score reaches the threshold, bool ``(n,)``; None if uncalibrated."""
+    if calibration is None:
+        return None
+    return decision_score(raw, settings, calibration, reference) >= calibration.threshold
+
+
 def save_reference(folder: Path, reference: Reference) -> None:
-    """Writes ``reference.npz``."""
+    """Writes ``reference.npz`` into a run's folder."""
     values = {name: value for name, value in reference._asdict().items() if value is not None}
     with replacing(folder / REFERENCE_FILE) as partial, partial.open("wb") as file:
         np.savez(file, **values)
 
 
 def load_reference(folder: Path, step: int) -> Reference | None:
-    """Reads ``reference.npz``; returns None if there is none.
+    """Reads ``reference.npz`` of a run's folder, or returns None if there is no such file.
 
-    Args:
-        folder: the run's folder.
-        step: the number of updates of the checkpoint.
-
-    Raises:
-        CheckpointError: if the file is damaged or belongs to another step.
+    Raises CheckpointError if the file is damaged or belongs to another step.
     """
-    path = folder / REFERENCE_FILE
-    if not path.exists():
-        return None
-    try:
+
+    def read(path: Path) -> Reference:
         with np.load(path, allow_pickle=False) as values:
             features = values.get("feature_map")
-            reference = Reference(int(values["step"]), values["anomaly_map"], features)
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        raise CheckpointError(f"{path}: cannot be read; run eval.py to write it again") from error
-    _check_step(path, reference.step, step)
-    return reference
+            return Reference(int(values["step"]), values["anomaly_map"], features)
+
+    return _read(folder / REFERENCE_FILE, step, read)
 
 
 def save_calibration(folder: Path, calibration: Calibration) -> None:
-    """Writes ``calibration.json``."""
+    """Writes ``calibration.json`` into a run's folder."""
     scales = {
         name: scale and scale._asdict() for name, scale in calibration.scales._asdict().items()
     }
@@ -140,40 +121,37 @@ def save_calibration(folder: Path, calibration: Calibration) -> None:
 
 
 def load_calibration(folder: Path, step: int, decision: str) -> Calibration | None:
-    """Reads ``calibration.json``; returns None if there is none.
+    """Reads ``calibration.json`` of a run's folder, or returns None if there is no such file.
 
-    Args:
-        folder: the run's folder.
-        step: the number of updates of the checkpoint.
-        decision: the config's `score.decision`.
-
-    Raises:
-        CheckpointError: if the file is damaged or belongs to another step or another decision.
+    Raises CheckpointError if the file is damaged or belongs to another step or decision score.
     """
-    path = folder / CALIBRATION_FILE
-    if not path.exists():
-        return None
-    try:
+
+    def read(path: Path) -> Calibration:
         values = json.loads(path.read_text())
-        alignment = values["scales"]["alignment"]
-        reconstruction = MinMax(**values["scales"]["reconstruction"])
-        scales = Scales(reconstruction, alignment and MinMax(**alignment))
+        pairs = {name: pair and MinMax(**pair) for name, pair in values["scales"].items()}
         own, threshold = str(values["decision"]), float(values["threshold"])
-        calibration = Calibration(int(values["step"]), own, scales, threshold)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path}: cannot be read; run eval.py to write it again") from error
-    _check_step(path, calibration.step, step)
-    if own != decision:
+        return Calibration(int(values["step"]), own, Scales(**pairs), threshold)
+
+    path = folder / CALIBRATION_FILE
+    calibration = _read(path, step, read)
+    if calibration is not None and calibration.decision != decision:
         raise CheckpointError(
-            f"{path}: has the threshold of {own}, the config decides by {decision}; run eval.py to "
-            "write it again"
+            f"{path}: has the threshold of {calibration.decision}, the config decides by "
+            f"{decision}; run eval.py to write it again"
         )
     return calibration
 
 
-def _check_step(path: Path, own: int, step: int) -> None:
-    if own != step:
+def _read(path: Path, step: int, read: Callable[[Path], Any]) -> Any:
+    if not path.exists():
+        return None
+    try:
+        values = read(path)
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise CheckpointError(f"{path}: cannot be read; run eval.py to write it again") from error
+    if values.step != step:
         raise CheckpointError(
-            f"{path}: belongs to step {own}, the checkpoint to step {step}; run eval.py to write "
-            "it again"
+            f"{path}: belongs to step {values.step}, the checkpoint to step {step}; run eval.py to "
+            "write it again"
         )
+    return values

@@ -1,4 +1,4 @@
-"""`Detector`: scores new images with a trained run, and `load`, which opens one."""
+"""`Detector`, which scores new images with a trained run, and `load`, which opens the run."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,15 +9,10 @@ import numpy as np
 from daad_jax.addressing import parse_rule
 from daad_jax.config import Config
 from daad_jax.data.decode import decode_image, read_bytes, resize_array
-from daad_jax.models.build import build_networks, image_shape
+from daad_jax.models.build import build_networks
 from daad_jax.runtime import sharding
-from daad_jax.scoring.calibration import (
-    Calibration,
-    calibrated_inputs,
-    decision_score,
-    load_calibration,
-    load_reference,
-)
+from daad_jax.scoring import calibration as calibration_lib
+from daad_jax.scoring.calibration import Calibration
 from daad_jax.scoring.scorer import Scorer
 from daad_jax.scoring.scores import Reference, check_decision, compute_scores
 from daad_jax.train.state import restore_state
@@ -36,7 +31,7 @@ class Result(NamedTuple):
             without a threshold.
         scores: every score of `daad_jax.scoring.scores.SCORES` that can be computed for single
             images, float64 ``(n,)`` each, by name.
-        anomaly_map: float32 ``(n, H, W)``, smoothed squared error, at the model's image size.
+        anomaly_map: float32 ``(n, H, W)``, the smoothed squared error, at the model's image size.
         reconstruction: float32 ``(n, H, W, C)`` in [-1, 1].
     """
 
@@ -50,11 +45,7 @@ class Result(NamedTuple):
 
 
 class Detector:
-    """Trained networks with their calibration, ready to score images.
-
-    Attributes:
-        config: the run's config.
-    """
+    """Trained networks with their calibration, ready to score images."""
 
     def __init__(
         self,
@@ -63,20 +54,13 @@ class Detector:
         calibration: Calibration | None,
         reference: Reference | None,
     ) -> None:
-        """Takes the parts; `load` makes a detector from a run's folder.
-
-        Args:
-            config: the run's config.
-            scorer: the trained networks.
-            calibration: scales and threshold, or None.
-            reference: mean maps of normal images, or None.
-        """
+        """Takes the parts; `load` makes a detector from a run's folder."""
         self.config = config
         self._scorer, self._calibration, self._reference = scorer, calibration, reference
 
     @property
     def threshold(self) -> float | None:
-        """Images with a decision score at or above it are defective; None without calibration."""
+        """The decision score from which images are defective; None without calibration."""
         return None if self._calibration is None else self._calibration.threshold
 
     def score(self, images: Any) -> Result:
@@ -91,7 +75,7 @@ class Detector:
             A `Result` for the n images.
 
         Raises:
-            ValueError: for another dtype or shape, a single image, or no image.
+            ValueError: for another dtype or shape, an image that is not in a list, or no image.
             DataError: if a file cannot be read or is not an image; the message names it.
             NonFiniteError: if a score is not finite because the training has diverged.
         """
@@ -102,11 +86,10 @@ class Detector:
             raise ValueError("no images to score")
         raw = self._scorer(np.stack(prepared))
         settings, calibration = self.config.score, self._calibration
-        named = compute_scores(calibrated_inputs(raw, settings, calibration, self._reference))
-        defective = None
-        if calibration is not None:
-            decided = decision_score(raw, settings, calibration, self._reference)
-            defective = decided >= calibration.threshold
+        named = compute_scores(
+            calibration_lib.calibrated_inputs(raw, settings, calibration, self._reference)
+        )
+        defective = calibration_lib.decide(raw, settings, calibration, self._reference)
         return Result(
             named.get("A"),
             raw.reconstruction_score,
@@ -118,16 +101,9 @@ class Detector:
         )
 
     def _prepare(self, image: Any) -> np.ndarray:
-        data = self.config.data
-        form: dict[str, Any] = {
-            "size": data.image_size,
-            "channels": data.channels,
-            "resize": data.resize,
-            "brightness": data.brightness,
-        }
         if isinstance(image, (str, Path)):
-            return decode_image(read_bytes(Path(image)), str(image), **form)
-        return resize_array(_check_image(image), **form)
+            return decode_image(read_bytes(Path(image)), str(image), self.config.data)
+        return resize_array(_check_image(image), self.config.data)
 
 
 def load(workdir: str | Path, *, allow_custom_code: bool = False) -> Detector:
@@ -153,17 +129,10 @@ def load(workdir: str | Path, *, allow_custom_code: bool = False) -> Detector:
     networks = build_networks(config, rule)
     mesh = sharding.make_mesh(jax.local_devices()[:1])
     state = restore_state(folder, config, networks, mesh)
-    scorer = Scorer(
-        networks,
-        state.eval_variables,
-        image_shape=image_shape(config),
-        map_sigma=config.score.map_sigma,
-        batch_size=config.score.batch_size,
-        mesh=mesh,
-    )
+    scorer = Scorer(networks, state.eval_variables, config, mesh)
     step = int(state.step)
-    calibration = load_calibration(folder, step, config.score.decision)
-    return Detector(config, scorer, calibration, load_reference(folder, step))
+    calibration = calibration_lib.load_calibration(folder, step, config.score.decision)
+    return Detector(config, scorer, calibration, calibration_lib.load_reference(folder, step))
 
 
 def _check_image(image: Any) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""`Scorer`: runs trained networks over any number of images in batches of few sizes."""
+"""`Scorer`: runs trained networks over any number of images in batches of a few sizes."""
 
 import functools
 from collections.abc import Callable, Iterator, Mapping
@@ -9,12 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from daad_jax.addressing import MemoryRead, item_usage
+from daad_jax.addressing import ItemUsage, ReadSummary, item_usage
+from daad_jax.config import Config
 from daad_jax.errors import NonFiniteError
 from daad_jax.models.autoencoder import normalize_images, scale_memories
 from daad_jax.models.blocks import group
 from daad_jax.models.build import Networks
-from daad_jax.models.memory import BlockMemory
 from daad_jax.runtime import sharding, signals
 from daad_jax.runtime.compiler import compiler_options
 from daad_jax.scoring import scores
@@ -29,24 +29,18 @@ _BUCKET_RATIO = 4
 def score_images(
     networks: Networks, variables: Variables, images: jax.Array, blur: jax.Array
 ) -> dict[str, jax.Array]:
-    """Scores one batch; pure, to be jitted or vmapped.
+    """Scores one batch of images ``(B, H, W, C)`` in [-1, 1]; pure, to be jitted or vmapped.
 
-    Running statistics are used, so an image's scores do not depend on the rest of the batch.
+    Batch normalisation uses running statistics, so an image's scores do not depend on the rest of
+    the batch. `blur` ``(H, H)`` is from `daad_jax.scoring.scores.blur_matrix`.
 
-    Args:
-        networks: the modules.
-        variables: their variables.
-        images: ``(B, H, W, C)`` in [-1, 1].
-        blur: ``(H, H)`` from `daad_jax.scoring.scores.blur_matrix`.
-
-    Returns:
-        ``reconstruction_score`` (B,), ``anomaly_map`` (B, H, W), ``reconstruction`` (B, H, W, C)
-        and, with a discriminator, ``alignment_score`` (B,) and ``feature_map`` (B, h, w).
+    Returns ``reconstruction_score`` (B,), ``anomaly_map`` (B, H, W), ``reconstruction`` (B, H, W,
+    C) and, with a discriminator, ``alignment_score`` (B,) and ``feature_map`` (B, h, w).
     """
     generator, discriminator = cast(Any, networks)
     reconstruction = generator.apply(variables[0], images, train=False).reconstruction
     result = {
-        "reconstruction_score": scores.reconstruction_score(images, reconstruction),
+        "reconstruction_score": scores.mean_squared(images, reconstruction),
         "anomaly_map": scores.anomaly_map(images, reconstruction, blur),
         "reconstruction": reconstruction,
     }
@@ -55,114 +49,66 @@ def score_images(
             discriminator.apply(variables[1], x, train=False).features
             for x in (images, reconstruction)
         )
-        result["alignment_score"] = scores.alignment_score(features, rebuilt)
-        result["feature_map"] = scores.feature_map(features, rebuilt)
+        result["alignment_score"] = scores.mean_squared(features, rebuilt)
+        result["feature_map"] = scores.squared_map(features, rebuilt)
     return result
 
 
 class MemoryUse(NamedTuple):
-    """How much the blocks of some images read one memory.
+    """How the blocks of some images read one memory.
 
-    Attributes:
-        reads: ``(N,)``, the number of reads that gave an item a weight above zero.
-        weight: ``(N,)``, the sum of an item's weights.
-        blocks: the number of reads.
-        active_items: sum over the reads of the number of items with a weight above zero.
-        entropy: sum over the reads of the entropy of the weights, in nats.
-        dead_reads: the number of reads whose weights are all zero.
+    `usage` is that of each item of all banks, and `reads` the number of reads. Each field of
+    `summary` is a sum over the reads.
     """
 
+    usage: ItemUsage
     reads: jax.Array
-    weight: jax.Array
-    blocks: jax.Array
-    active_items: jax.Array
-    entropy: jax.Array
-    dead_reads: jax.Array
+    summary: ReadSummary
 
 
 def memory_use(
     networks: Networks, variables: Variables, images: jax.Array, counted: jax.Array
 ) -> dict[str, MemoryUse]:
-    """Sums up how one batch reads each memory; pure, to be jitted.
+    """Sums up how one batch ``(B, H, W, C)`` in [-1, 1] reads each memory; pure, to be jitted.
 
-    Args:
-        networks: the modules.
-        variables: their variables.
-        images: ``(B, H, W, C)`` in [-1, 1].
-        counted: ``(B,)``, 1.0 for an image that counts and 0.0 for one that pads the batch.
-
-    Returns:
-        A `MemoryUse` for each scale with a memory.
+    `counted` ``(B,)`` is 1.0 for a real image and 0.0 for padding. Returns a `MemoryUse` for each
+    scale with a memory, by name.
     """
     generator = cast(Any, networks.generator)
     output = generator.apply(variables[0], images, train=False, return_weights=True)
-    memories = scale_memories(networks.generator)
-    return {scale: _use(memories[scale], read, counted) for scale, read in output.reads.items()}
-
-
-def _use(memory: BlockMemory, read: MemoryRead, counted: jax.Array) -> MemoryUse:
-    assert read.weights is not None
-    grouped = group(read.weights, memory.rates, memory.groups)
-    usage = jax.vmap(item_usage, (0, None))(grouped, counted)
-
-    def total(values: jax.Array) -> jax.Array:
-        return jnp.sum(values * counted[:, None])
-
-    summary = read.summary
-    return MemoryUse(
-        usage.reads.reshape(-1),
-        usage.weight.reshape(-1),
-        total(jnp.ones_like(summary.dead)),
-        total(summary.active_items),
-        total(summary.entropy),
-        total(summary.dead),
-    )
+    result = {}
+    for scale, memory in scale_memories(networks.generator).items():
+        read = output.reads[scale]
+        grouped = group(read.weights, memory.rates, memory.groups)
+        usage = jax.tree.map(jnp.ravel, jax.vmap(item_usage, (0, None))(grouped, counted))
+        summary = jax.tree.map(lambda one: jnp.sum(one * counted[:, None]), read.summary)
+        result[scale] = MemoryUse(usage, jnp.sum(counted) * read.weights.shape[1], summary)
+    return result
 
 
 class Scorer:
     """Scores uint8 images with trained networks.
 
-    Images are scored in full batches. A call with fewer images uses the smallest of a few batch
-    sizes that holds them, so that a single image is not padded to a full batch.
-
-    Attributes:
-        networks: the modules.
-        variables: their variables.
-        batch_sizes: the batch sizes, ascending; multiples of the number of devices.
+    Images are scored in full batches. A call with fewer images uses the smallest of `batch_sizes`
+    that holds them, so that a single image is not padded to a full batch.
     """
 
     def __init__(
-        self,
-        networks: Networks,
-        variables: Variables,
-        *,
-        image_shape: tuple[int, int, int],
-        map_sigma: float,
-        batch_size: int,
-        mesh: Mesh,
+        self, networks: Networks, variables: Variables, config: Config, mesh: Mesh
     ) -> None:
-        """Takes the networks; nothing is compiled before the first images.
-
-        Args:
-            networks: the modules.
-            variables: their variables, on the devices of the mesh.
-            image_shape: ``(H, W, C)``.
-            map_sigma: standard deviation of the smoothing of the anomaly map, in pixels.
-            batch_size: size of a full batch.
-            mesh: the devices; a batch is split over them.
-        """
-        self.networks, self.variables = networks, variables
-        self.batch_sizes = _batch_sizes(batch_size, mesh.size)
-        self._mesh = mesh
-        self._blur = jnp.asarray(scores.blur_matrix(image_shape[0], map_sigma))
-        self._score = _jitted_score(networks, mesh)
-        self._use = _jitted_use(networks, mesh)
+        """Takes the networks and their variables, which are on the mesh; compiles at first use."""
+        self.networks, self.variables, self._mesh = networks, variables, mesh
+        self.batch_sizes = _batch_sizes(config.score.batch_size, mesh.size)
+        size, sigma = config.data.image_size, config.score.map_sigma
+        self._blur = jnp.asarray(scores.blur_matrix(size, sigma))
+        whole, split = sharding.replicated(mesh), sharding.batched(mesh)
+        self._score = _jitted(score_images, networks, mesh, (whole, split))
+        self._use = _jitted(memory_use, networks, mesh, (split, whole))
 
     def __call__(self, images: np.ndarray) -> RawScores:
-        """Scores uint8 ``(n, H, W, C)``, n >= 1.
+        """Scores uint8 images ``(n, H, W, C)``, n >= 1, in 0 to 255.
 
-        Raises:
-            NonFiniteError: naming the first image with a score or map that is not finite.
+        Raises NonFiniteError, which names the first image with a score or map that is not finite.
         """
         parts = []
         for count, batch in self.batches(images):
@@ -180,7 +126,7 @@ class Scorer:
         )
 
     def memory_use(self, images: np.ndarray) -> dict[str, MemoryUse]:
-        """Sums up how uint8 ``(n, H, W, C)`` images, n >= 1, read each memory, in float64."""
+        """Sums up, in float64, how uint8 images ``(n, H, W, C)``, n >= 1, read each memory."""
         totals: dict[str, MemoryUse] = {}
         for count, batch in self.batches(images):
             counted = (np.arange(len(batch)) < count).astype(np.float32)
@@ -202,7 +148,7 @@ class Scorer:
 
 
 def _batch_sizes(batch_size: int, devices: int) -> tuple[int, ...]:
-    """The full batch and quarters of it down to one image for each device."""
+    """The full batch size, a quarter of it, and so on, down to one image for each device."""
     sizes = {devices}
     while batch_size > devices:
         sizes.add(-(-batch_size // devices) * devices)
@@ -221,31 +167,18 @@ def _check_finite(results: dict[str, np.ndarray]) -> None:
             )
 
 
-@functools.lru_cache(maxsize=4)
-def _jitted_score(networks: Networks, mesh: Mesh) -> Callable[..., dict[str, jax.Array]]:
+@functools.lru_cache(maxsize=8)
+def _jitted(
+    function: Callable[..., Any], networks: Networks, mesh: Mesh, shardings: tuple[Any, Any]
+) -> Callable[..., Any]:
+    """Compiles a function of variables, uint8 images and one more array for a mesh."""
     whole, split = sharding.replicated(mesh), sharding.batched(mesh)
-
-    def score(variables: Variables, images: jax.Array, blur: jax.Array) -> dict[str, jax.Array]:
-        return score_images(networks, variables, normalize_images(images), blur)
-
+    third, results = shardings
     return jax.jit(
-        score,
-        in_shardings=(whole, split, whole),
-        out_shardings=split,
-        compiler_options=compiler_options(mesh),
-    )
-
-
-@functools.lru_cache(maxsize=4)
-def _jitted_use(networks: Networks, mesh: Mesh) -> Callable[..., dict[str, MemoryUse]]:
-    whole, split = sharding.replicated(mesh), sharding.batched(mesh)
-
-    def use(variables: Variables, images: jax.Array, counted: jax.Array) -> dict[str, MemoryUse]:
-        return memory_use(networks, variables, normalize_images(images), counted)
-
-    return jax.jit(
-        use,
-        in_shardings=(whole, split, split),
-        out_shardings=whole,
+        lambda variables, images, more: function(
+            networks, variables, normalize_images(images), more
+        ),
+        in_shardings=(whole, split, third),
+        out_shardings=results,
         compiler_options=compiler_options(mesh),
     )

@@ -24,12 +24,10 @@ _HIGHEST = jax.lax.Precision.HIGHEST
 class RawScores(NamedTuple):
     """What the networks compute for n images, before any scaling.
 
-    Attributes:
-        reconstruction_score: R(x), float64 ``(n,)``.
-        alignment_score: L(x), float64 ``(n,)``, or None without a discriminator.
-        anomaly_map: float32 ``(n, H, W)``, see `anomaly_map`.
-        feature_map: float32 ``(n, h, w)``, see `feature_map`; None without a discriminator.
-        reconstruction: float32 ``(n, H, W, C)`` in [-1, 1].
+    The scores R(x) and L(x) are float64 ``(n,)``. The `anomaly_map` is float32 ``(n, H, W)``. The
+    feature map, float32 ``(n, h, w)``, is the `squared_map` of the features f_D. The reconstruction
+    is float32 ``(n, H, W, C)`` in [-1, 1]. Without a discriminator there is no L(x) and no feature
+    map.
     """
 
     reconstruction_score: np.ndarray
@@ -42,10 +40,8 @@ class RawScores(NamedTuple):
 class Reference(NamedTuple):
     """Mean maps of normal training images; the relative scores divide by them.
 
-    Attributes:
-        step: the number of updates of the state that made them.
-        anomaly_map: float32 ``(H, W)``.
-        feature_map: float32 ``(h, w)``, or None without a discriminator.
+    The maps are float32 ``(H, W)`` and ``(h, w)``. `step` is the number of updates of the state
+    that made them.
     """
 
     step: int
@@ -54,13 +50,13 @@ class Reference(NamedTuple):
 
 
 class MinMax(NamedTuple):
-    """Min-max normaliser: maps `low` to 0 and `high` to 1; extrapolates outside the range."""
+    """Min-max normaliser: maps `low` to 0 and `high` to 1, and extrapolates outside the range."""
 
     low: float
     high: float
 
     def __call__(self, values: np.ndarray) -> np.ndarray:
-        """Normalises values of any shape; if low equals high, values are only shifted."""
+        """Normalises values of any shape; if `low` equals `high`, it only subtracts `low`."""
         span = self.high - self.low
         return (np.asarray(values, np.float64) - self.low) / (span if span > 0 else 1.0)
 
@@ -75,7 +71,7 @@ class Scales(NamedTuple):
 def fit_scales(raw: RawScores) -> Scales:
     """Fits the normalisers to the minimum and maximum of R and of L over n >= 1 images.
 
-    On the whole test set this is the protocol `paper`; on held-out normal images, `calibrated`.
+    With the whole test set this is the protocol "paper", with held-out normal images "calibrated".
     """
 
     def fit(values: np.ndarray) -> MinMax:
@@ -88,12 +84,8 @@ def fit_scales(raw: RawScores) -> Scales:
 class ScoreInputs(NamedTuple):
     """Everything that a score is computed from.
 
-    Attributes:
-        raw: maps and unscaled scores of n images.
-        settings: the score section of the config.
-        scales: normalisers by protocol: "paper", "calibrated", both or none.
-        protocol: the protocol of the score A.
-        reference: mean maps of normal images, or None.
+    `scales` are the normalisers of the protocols "paper", "calibrated", both or none. `protocol` is
+    that of the score A.
     """
 
     raw: RawScores
@@ -114,7 +106,7 @@ NEEDS: dict[str, Callable[[ScoreInputs], bool]] = {
     "paper": _other_protocol("paper"),
     "calibrated": _other_protocol("calibrated"),
 }
-"""What a score may need, and how to see whether it is there."""
+"""What a score may need, with a test of whether the inputs have it."""
 
 _FEATURES, _REFERENCE = ("discriminator",), ("reference",)
 
@@ -124,10 +116,11 @@ class Score(NamedTuple):
 
     Attributes:
         function: maps `ScoreInputs` of n images to float64 ``(n,)``; higher is more anomalous.
-        sentence: what it is, for the report.
+        sentence: a description for the report.
         headline: whether it is shown in short tables.
-        needs: keys of `NEEDS`; without one of them the score is left out.
-        label: its name in tables, by default its key with spaces; ``{protocol}`` is replaced.
+        needs: keys of `NEEDS`; the score is left out if one of them is not met.
+        label: its name in tables, by default its key with spaces. ``{protocol}`` in it is replaced
+            by the protocol.
         decides: whether `score.decision` may name it.
     """
 
@@ -149,20 +142,16 @@ def compute_scores(inputs: ScoreInputs) -> dict[str, np.ndarray]:
 
 
 def score_label(name: str, protocol: str) -> str:
-    """The label of a score in tables.
+    """The label of a score in tables; `protocol` is that of the score A.
 
-    `name` is usually a key of `SCORES`, and `protocol` that of the score A.
+    A score without a label of its own has its name, with spaces for underscores.
     """
     label = SCORES[name].label if name in SCORES else ""
     return label.format(protocol=protocol) or name.replace("_", " ")
 
 
 def check_decision(config: Config) -> None:
-    """Checks that `score.decision` names a score that a run of this config has.
-
-    Raises:
-        ConfigError: if it does not.
-    """
+    """Raises ConfigError if `score.decision` names no score that a run of this config has."""
     name = config.score.decision
     known = [key for key, score in SCORES.items() if score.decides]
     if name not in known:
@@ -174,73 +163,34 @@ def check_decision(config: Config) -> None:
         )
 
 
-def reconstruction_score(images: jax.Array, reconstruction: jax.Array) -> jax.Array:
-    """R(x): the mean squared difference of an image and its reconstruction.
+def mean_squared(first: jax.Array, second: jax.Array) -> jax.Array:
+    """R(x) of images and reconstructions, or L(x) of their features f_D.
 
-    Args:
-        images: ``(B, H, W, C)`` in [-1, 1].
-        reconstruction: ``(B, H, W, C)`` in [-1, 1].
-
-    Returns:
-        ``(B,)``, in [0, 4].
+    For arrays ``(B, h, w, c)`` it is the mean squared difference of each image, ``(B,)``. R is in
+    [0, 4].
     """
-    return _mean_per_example(jnp.square(images - reconstruction))
+    return jnp.mean(jnp.square(first - second), axis=(1, 2, 3))
 
 
-def alignment_score(features: jax.Array, reconstruction_features: jax.Array) -> jax.Array:
-    """L(x): the mean squared difference of f_D of an image and of its reconstruction.
-
-    Args:
-        features: f_D(x), ``(B, h, w, c)``.
-        reconstruction_features: f_D(x_hat), ``(B, h, w, c)``.
-
-    Returns:
-        ``(B,)``, not negative.
-    """
-    return _mean_per_example(jnp.square(features - reconstruction_features))
-
-
-def _mean_per_example(values: jax.Array) -> jax.Array:
-    return jnp.mean(values.reshape(values.shape[0], -1), axis=-1)
+def squared_map(first: jax.Array, second: jax.Array) -> jax.Array:
+    """The squared difference of ``(B, h, w, c)`` averaged over the channels: ``(B, h, w)``."""
+    return jnp.mean(jnp.square(first - second), axis=-1)
 
 
 def anomaly_map(images: jax.Array, reconstruction: jax.Array, blur: jax.Array) -> jax.Array:
-    """The channel mean of the squared error, smoothed. The paper has no map.
+    """The smoothed `squared_map` of square images ``(B, H, H, C)`` in [-1, 1]. Not in the paper.
 
-    Args:
-        images: ``(B, H, H, C)`` in [-1, 1].
-        reconstruction: ``(B, H, H, C)`` in [-1, 1].
-        blur: ``(H, H)`` from `blur_matrix`.
-
-    Returns:
-        ``(B, H, H)``, in [0, 4].
+    `blur` ``(H, H)`` is from `blur_matrix`. Returns ``(B, H, H)`` in [0, 4].
     """
-    error = jnp.mean(jnp.square(images - reconstruction), axis=-1)
+    error = squared_map(images, reconstruction)
     return jnp.einsum("ih,bhw,jw->bij", blur, error, blur, precision=_HIGHEST)
 
 
-def feature_map(features: jax.Array, reconstruction_features: jax.Array) -> jax.Array:
-    """The channel mean of the squared difference of f_D of an image and of its reconstruction.
-
-    Args:
-        features: f_D(x), ``(B, h, w, c)``.
-        reconstruction_features: f_D(x_hat), ``(B, h, w, c)``.
-
-    Returns:
-        ``(B, h, w)``, not negative.
-    """
-    return jnp.mean(jnp.square(features - reconstruction_features), axis=-1)
-
-
 def blur_matrix(size: int, sigma: float) -> np.ndarray:
-    """The matrix of a Gaussian filter along an axis of `size` pixels, with reflected edges.
+    """The matrix B of a Gaussian filter along an axis of `size` pixels, with reflected edges.
 
-    Args:
-        size: H.
-        sigma: standard deviation in pixels; 0 gives the identity.
-
-    Returns:
-        float32 ``(H, H)``; ``B @ map @ B.T`` smooths a map.
+    `sigma` is the standard deviation in pixels; 0 gives the identity. B is float32 ``(size,
+    size)``; ``B @ map @ B.T`` smooths a map.
     """
     identity = np.eye(size)
     if sigma > 0:
@@ -253,16 +203,8 @@ def anomaly_score(
 ) -> np.ndarray:
     """Fuses the scaled scores, Eq. (7): ``A(x) = gamma R(x) + (1 - gamma) L(x)``.
 
-    Args:
-        reconstruction: R(x), scaled, ``(n,)``.
-        alignment: L(x), scaled, ``(n,)``; None is allowed with gamma 1.
-        gamma: weight of R, in [0, 1].
-
-    Returns:
-        ``(n,)``.
-
-    Raises:
-        ValueError: without alignment scores and with gamma below 1.
+    Both scores are ``(n,)`` and already scaled, and gamma is in [0, 1]. With gamma 1, L(x) may be
+    None; with gamma below 1 that raises ValueError.
     """
     if alignment is None:
         if gamma < 1:
@@ -272,14 +214,10 @@ def anomaly_score(
 
 
 def relative_map(maps: np.ndarray, normal_map: np.ndarray) -> np.ndarray:
-    """Divides maps by the mean map of normal images.
+    """Divides non-negative maps ``(n, H, W)`` by the mean map ``(H, W)`` of normal images.
 
-    Args:
-        maps: ``(n, H, W)``, not negative.
-        normal_map: ``(H, W)``; values below a hundredth of its mean are raised to that.
-
-    Returns:
-        float32 ``(n, H, W)``: 1 where an image has the error that normal images have.
+    Values of the mean map below a hundredth of its own mean are raised to that. Returns float32
+    ``(n, H, W)``: 1 where an image has the error of normal images.
     """
     floor = max(0.01 * float(normal_map.mean()), float(np.finfo(np.float32).tiny))
     return np.asarray(maps / np.maximum(normal_map, floor), np.float32)
@@ -291,15 +229,11 @@ def map_maximum(maps: np.ndarray) -> np.ndarray:
 
 
 def map_contrast(maps: np.ndarray) -> np.ndarray:
-    """The maximum over the median of each map: how much the worst place stands out.
+    """The maximum of each map divided by its median: how much the worst place stands out.
 
-    Dividing by the median removes that some images are harder to rebuild everywhere.
-
-    Args:
-        maps: ``(n, H, W)``, not negative.
-
-    Returns:
-        float64 ``(n,)``, at least 1; a median of 0 counts as the smallest normal float32.
+    Some images are harder to rebuild everywhere; the division removes that effect. The maps
+    ``(n, H, W)`` are not negative. Returns float64 ``(n,)``, at least 1 unless a map is zero. A
+    median of 0 counts as the smallest normal float32.
     """
     flat = maps.reshape(len(maps), -1).astype(np.float64)
     median = np.maximum(np.median(flat, axis=1), np.finfo(np.float32).tiny)
@@ -320,32 +254,23 @@ def _fused(inputs: ScoreInputs, protocol: str) -> np.ndarray:
     return anomaly_score(reconstruction, alignment, inputs.settings.gamma)
 
 
-def _relative(inputs: ScoreInputs) -> np.ndarray:
-    assert inputs.reference is not None
-    return relative_map(inputs.raw.anomaly_map, inputs.reference.anomaly_map)
-
-
-def _alignment(inputs: ScoreInputs) -> np.ndarray:
-    assert inputs.raw.alignment_score is not None
-    return inputs.raw.alignment_score
-
-
-def _features(inputs: ScoreInputs) -> np.ndarray:
-    assert inputs.raw.feature_map is not None
-    return inputs.raw.feature_map
-
-
-def _relative_features(inputs: ScoreInputs) -> np.ndarray:
-    assert inputs.reference is not None
-    assert inputs.reference.feature_map is not None
-    return relative_map(_features(inputs), inputs.reference.feature_map)
+def _map(inputs: ScoreInputs, *, features: bool = False, relative: bool = False) -> np.ndarray:
+    """The anomaly map or the feature map of each image, perhaps relative to normal images."""
+    name = "feature_map" if features else "anomaly_map"
+    maps = getattr(inputs.raw, name)
+    return relative_map(maps, getattr(inputs.reference, name)) if relative else np.asarray(maps)
 
 
 SCORES: dict[str, Score] = {
     "R": Score(
         lambda x: x.raw.reconstruction_score, "reconstruction error, mean over pixels", True
     ),
-    "L": Score(_alignment, "difference of the discriminator's features, mean", True, _FEATURES),
+    "L": Score(
+        lambda x: np.asarray(x.raw.alignment_score),
+        "difference of the discriminator's features, mean",
+        True,
+        _FEATURES,
+    ),
     "A": Score(
         lambda x: _fused(x, x.protocol),
         "weighted sum of R and L, each scaled to 0 to 1",
@@ -375,24 +300,27 @@ SCORES: dict[str, Score] = {
         "upper quantile of the anomaly map",
     ),
     "L_max": Score(
-        lambda x: map_maximum(_features(x)), "maximum of the feature map", needs=_FEATURES
+        lambda x: map_maximum(_map(x, features=True)), "maximum of the feature map", needs=_FEATURES
     ),
     "R_max_relative": Score(
-        lambda x: map_maximum(_relative(x)), "maximum of the relative map", True, _REFERENCE
+        lambda x: map_maximum(_map(x, relative=True)),
+        "maximum of the relative map",
+        True,
+        _REFERENCE,
     ),
     "R_quantile_relative": Score(
-        lambda x: map_quantile(_relative(x), x.settings.map_quantile),
+        lambda x: map_quantile(_map(x, relative=True), x.settings.map_quantile),
         "upper quantile of the relative map",
         needs=_REFERENCE,
     ),
     "R_contrast_relative": Score(
-        lambda x: map_contrast(_relative(x)),
+        lambda x: map_contrast(_map(x, relative=True)),
         "maximum over median of the relative map",
         True,
         _REFERENCE,
     ),
     "L_max_relative": Score(
-        lambda x: map_maximum(_relative_features(x)),
+        lambda x: map_maximum(_map(x, features=True, relative=True)),
         "maximum of the relative feature map",
         needs=(*_FEATURES, *_REFERENCE),
     ),

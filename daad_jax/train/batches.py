@@ -1,4 +1,4 @@
-"""Which images make the batch of a step: a pure function of the seed and the step."""
+"""Which images form the batch of a step: a pure function of the seed and the step."""
 
 import functools
 from typing import NamedTuple
@@ -7,15 +7,11 @@ import numpy as np
 
 
 class BatchOrder(NamedTuple):
-    """The order in which a run visits its training images; a value.
+    """The order in which a run visits its training images.
 
-    Each epoch is one permutation of the images, cut into whole batches; a remainder is left out of
-    that epoch. An image comes at most once in an epoch, and resuming needs only the step.
-
-    Attributes:
-        seed: the run's seed.
-        images: number of training images, at least `batch_size`.
-        batch_size: images per update.
+    `images` is their number, at least `batch_size`. Each epoch is a new permutation of the images,
+    cut into whole batches; a remainder is left out of that epoch. So an image comes at most once in
+    an epoch, and resuming needs only the step.
     """
 
     seed: int
@@ -28,7 +24,7 @@ class BatchOrder(NamedTuple):
         return self.images // self.batch_size
 
     def indices(self, step: int) -> np.ndarray:
-        """Returns the images of update `step`, counted from 0: int ``(batch_size,)``."""
+        """Returns the image indices ``(batch_size,)`` of update `step`, counted from 0."""
         epoch, position = divmod(step, self.steps_per_epoch)
         order = _permutation(self.seed, epoch, self.images)
         return order[position * self.batch_size : (position + 1) * self.batch_size]

@@ -13,11 +13,11 @@ import numpy as np
 from daad_jax.errors import warn
 
 WINDOW = 100  # steps over which metrics are averaged
-# Limits of the signs. None of them is an error in itself: a model can be good all the same.
+# Limits of the signs. A sign is no error: the model can still be good.
 CONFIDENT_LOSS = 0.01
 UNDECIDED_GAP = 0.01
 SEPARATED_GAP = 0.05
-START_STEPS = 1000  # until then an undecided discriminator may merely not have started
+START_STEPS = 1000  # before this step an undecided discriminator may just need more time
 DEAD_SHARE = 0.1
 UNUSED_SHARE = 0.9
 
@@ -25,30 +25,26 @@ UNUSED_SHARE = 0.9
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Finiteness:
-    """Which tensors of a step are finite, in the order in which they follow from each other.
+    """Which tensors of a step are finite, in the order in which they are computed.
 
-    Attributes:
-        flags: bool ``(n,)``, whether all elements of a tensor are finite.
-        names: the tensors' names.
+    A flag, bool ``(n,)``, is true if all elements of the tensor of that name are finite.
     """
 
     flags: jax.Array
     names: tuple[str, ...] = dataclasses.field(metadata={"static": True})
 
     def first_offender(self) -> str | None:
-        """The name of the first tensor that is not finite."""
+        """The name of the first tensor that is not finite, or None."""
         return next(itertools.compress(self.names, ~np.asarray(self.flags)), None)
 
 
 def finiteness(*trees: tuple[str, Any], parameters: Any = None) -> Finiteness:
     """Checks every tensor of some trees. Pure, for use under `jax.jit`.
 
-    Parameters are large and become not finite only by an update; then a tensor that is computed
-    from them is not finite either. So they are read only if another tensor is not finite.
-
-    Args:
-        trees: pairs of a prefix and a tree; a leaf at path ``a/b`` is named ``PREFIX/a/b``.
-        parameters: a tree whose leaves are named ``parameters/a/b`` and come first.
+    Each tree comes with a prefix: its leaf at path ``a/b`` is named ``PREFIX/a/b``. The leaves of
+    `parameters` are named ``parameters/a/b`` and come first. Parameters are large, and if one is
+    not finite, neither is a tensor that is computed from it. So they are read only if another
+    tensor is not finite.
     """
     names, leaves = _named_leaves(trees)
     own_names, own_leaves = _named_leaves([("parameters", parameters)])
@@ -78,12 +74,7 @@ def _all_finite(leaves: list[jax.Array]) -> jax.Array:
 
 
 class MemorySize(NamedTuple):
-    """The totals that the counts of one memory are compared with.
-
-    Attributes:
-        items: number of items in all banks.
-        reads: number of reads in a step, over all images of the batch.
-    """
+    """Items of all banks of one memory, and its reads in a step over all images of the batch."""
 
     items: int
     reads: int
@@ -92,14 +83,9 @@ class MemorySize(NamedTuple):
 def discriminator_sign(means: Mapping[str, float], *, started: bool) -> dict[str, str]:
     """Signs of a discriminator that gives the generator nothing to learn from.
 
-    Args:
-        means: of the metrics of a step over some steps, by name; some may be missing. Without
-            ``gradient_norm/discriminator`` the discriminator is not trained and there is no sign.
-        started: whether the discriminator has told images from reconstructions before, or has had
-            `START_STEPS` steps to learn it.
-
-    Returns:
-        Message by name of the sign.
+    `means` are means of the metrics over some steps. Without ``gradient_norm/discriminator`` the
+    discriminator is not trained, so there is no sign. `started` is true once the discriminator has
+    told images from reconstructions, or has had `START_STEPS` steps. Returns messages by sign.
     """
     if "gradient_norm/discriminator" not in means:
         return {}
@@ -122,12 +108,8 @@ def discriminator_sign(means: Mapping[str, float], *, started: bool) -> dict[str
 def memory_signs(means: Mapping[str, float], sizes: Mapping[str, MemorySize]) -> dict[str, str]:
     """Signs of memories that are mostly not read.
 
-    Args:
-        means: of the metrics of a step over some steps, by name; some may be missing.
-        sizes: of the memories, by scale.
-
-    Returns:
-        Message by name of the sign.
+    `means` are means of the metrics over some steps; missing ones count as 0. `sizes` are those of
+    the memories, by scale. Returns messages by sign.
     """
     found = {}
     for scale, size in sizes.items():
@@ -147,7 +129,7 @@ def memory_signs(means: Mapping[str, float], sizes: Mapping[str, MemorySize]) ->
 
 
 class HealthCheck:
-    """Warns once of each sign that the means over `WINDOW` consecutive steps show."""
+    """Warns once of each sign that the mean metrics of `WINDOW` consecutive steps show."""
 
     def __init__(self, sizes: Mapping[str, MemorySize]) -> None:
         """Takes the sizes of the memories, by scale."""
@@ -157,7 +139,7 @@ class HealthCheck:
         self._separated = False
 
     def add(self, step: int, values: dict[str, float]) -> None:
-        """Takes the metrics of each step in order; warns at the end of a window."""
+        """Takes the metrics of each step in order; at the end of a window it may warn."""
         self._window.append(values)
         if len(self._window) < WINDOW:
             return

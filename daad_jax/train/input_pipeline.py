@@ -24,29 +24,18 @@ _POLL_SECONDS = 1e-3
 _GIB = 1 << 30
 
 
-class Fed(NamedTuple):
-    """The input of one update.
+Take = Callable[[jax.Array], tuple[jax.Array, float]]
+"""Returns the next batch and the seconds for which the devices waited for it.
 
-    Attributes:
-        batch: uint8 ``(B, H, W, C)``, split over the mesh.
-        waited: seconds that the devices were idle because the batch was not ready.
-    """
-
-    batch: jax.Array
-    waited: float
-
-
-Take = Callable[[jax.Array], Fed]
-"""Returns the batch of the next update; takes a result of the update before it."""
+The batch is uint8 ``(B, H, W, C)``, split over the mesh. The argument is a result of the running
+update, which shows whether the devices still work."""
 
 
 class BatchSource(NamedTuple):
     """Where batches come from.
 
-    Attributes:
-        read: maps an update, counted from 0, to its batch: uint8 ``(B, H, W, C)``, split over the
-            mesh.
-        on_devices: whether the images are held by the devices, so that no thread is needed.
+    `read` maps an update, counted from 0, to its batch: uint8 ``(B, H, W, C)``, split over the
+    mesh. With `on_devices` the devices hold the images, so no thread is needed.
     """
 
     read: Callable[[int], jax.Array]
@@ -56,20 +45,12 @@ class BatchSource(NamedTuple):
 def open_source(
     choice: str, images: np.ndarray, order: BatchOrder, program: Program
 ) -> BatchSource:
-    """Decides where the training images are kept, and places them there.
+    """Decides where the training images, uint8 ``(n, H, W, C)``, are kept, and places them there.
 
-    The batches are bitwise the same either way.
-
-    Args:
-        choice: `data.on_device`: "yes" places the images on every device once and gathers batches
-            there; "no" reads batches from the host's images; "auto" is "yes" on an accelerator
-            where they fit.
-        images: uint8 ``(n, H, W, C)``, in memory or memory-mapped.
-        order: which images make which batch.
-        program: the train step, for which memory is left.
-
-    Raises:
-        ConfigError: if `choice` is "yes" and the images do not fit.
+    `choice` is `data.on_device`. "yes" places the images on every device once and gathers batches
+    there. "no" reads batches from the host's images, which may be memory-mapped. "auto" is "yes" on
+    an accelerator if the images fit beside the train step, else "no". The batches are bitwise the
+    same either way. Raises ConfigError if `choice` is "yes" and the images do not fit.
     """
     on_devices = _keep_on_devices(choice, images, program)
     make = _gathered if on_devices else _streamed
@@ -93,20 +74,13 @@ def _keep_on_devices(choice: str, images: np.ndarray, program: Program) -> bool:
 
 @contextlib.contextmanager
 def open_pipeline(source: BatchSource, steps: range) -> Iterator[Take]:
-    """Provides the batches of some updates; its thread ends with the context.
+    """Yields a `Take` that returns the batches of the updates `steps`, counted from 0, in order.
 
-    Batches from the host are read ahead by a thread while the devices work.
-
-    Args:
-        source: where the batches come from.
-        steps: the updates, counted from 0, in order.
-
-    Yields:
-        A function to call once for each update; it raises what reading the images raised.
+    A thread reads batches from the host ahead while the devices work. It ends with the context.
     """
     if source.on_devices:
         upcoming = iter(steps)
-        yield lambda running: Fed(source.read(next(upcoming)), 0.0)
+        yield lambda running: (source.read(next(upcoming)), 0.0)
         return
     with concurrent.futures.ThreadPoolExecutor(1, "daad_jax-input") as pool:
 
@@ -116,11 +90,11 @@ def open_pipeline(source: BatchSource, steps: range) -> Iterator[Take]:
         batches = (pool.submit(read, step) for step in steps)
         pending = collections.deque(itertools.islice(batches, _AHEAD))
 
-        def take(running: jax.Array) -> Fed:
+        def take(running: jax.Array) -> tuple[jax.Array, float]:
             batch = pending.popleft()
             waited = _wait(batch, running)
             pending.extend(itertools.islice(batches, 1))
-            return Fed(batch.result(), waited)
+            return batch.result(), waited
 
         try:
             yield take
@@ -143,17 +117,17 @@ def _gathered(images: np.ndarray, order: BatchOrder, mesh: Mesh) -> Callable[[in
     """Places the images whole on every device, and gathers batches there."""
     held = sharding.place_whole(images, mesh)
 
-    def gather(step: int) -> jax.Array:
+    def read(step: int) -> jax.Array:
         indices = order.indices(step).astype(np.int32)
-        placed = sharding.place_batch(indices.shape, lambda rows: indices[rows], mesh)
+        placed = sharding.place_batch(indices.shape, indices.__getitem__, mesh)
         return _gather(mesh)(held, placed)
 
-    return gather
+    return read
 
 
 @functools.lru_cache(maxsize=2)
 def _gather(mesh: Mesh) -> Callable[[jax.Array, jax.Array], jax.Array]:
-    """Compiled apart from the train step, which must not depend on the number of images."""
+    """Compiled by itself: the train step must not depend on the number of images."""
 
     def gather(images: jax.Array, indices: jax.Array) -> jax.Array:
         return jnp.take(images, indices, axis=0, mode="clip")
@@ -163,7 +137,7 @@ def _gather(mesh: Mesh) -> Callable[[jax.Array, jax.Array], jax.Array]:
 
 
 def _wait(batch: "concurrent.futures.Future[jax.Array]", running: jax.Array) -> float:
-    """Waits for a batch; returns the seconds of it in which the devices had no work."""
+    """Waits for a batch; returns the seconds in which the devices had no work."""
     idle_since = None
     while not batch.done():
         if idle_since is None and running.is_ready():  # type: ignore[attr-defined]

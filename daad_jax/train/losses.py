@@ -38,12 +38,10 @@ class StepOutputs(NamedTuple):
 
 
 class Loss(NamedTuple):
-    """One entry of `LOSSES`.
+    """One entry of `LOSSES`; `sentence` describes it in reports.
 
-    Attributes:
-        function: maps `StepOutputs` and a `LossSpec` to a scalar.
-        needs_discriminator: whether it uses the discriminator's logits or features.
-        sentence: a short description for reports.
+    The function maps `StepOutputs` and a `LossSpec` to a scalar. `needs_discriminator` is true if
+    it uses the discriminator's logits or features.
     """
 
     function: "Callable[[StepOutputs, LossSpec], jax.Array]"
@@ -60,13 +58,10 @@ class Term(NamedTuple):
 
 
 class LossSpec(NamedTuple):
-    """The losses of a run; a value.
+    """The losses of a run; hashable.
 
-    Attributes:
-        terms: the terms of the generator's loss, in the order in which they are added.
-        unsquared_norm: whether L_rec and L_ali are means of unsquared norms.
-        saturating: whether the generator's adversarial loss is the saturating one.
-        alignment_updates_discriminator: whether L_ali also trains the discriminator.
+    The terms are added in their order. With `unsquared_norm`, L_rec and L_ali are means of
+    unsquared norms. With `saturating`, the generator's adversarial loss is the saturating one.
     """
 
     terms: tuple[Term, ...]
@@ -87,9 +82,8 @@ class LossSpec(NamedTuple):
 def loss_spec(config: Config) -> LossSpec:
     """Reads the losses from a config.
 
-    Raises:
-        ConfigError: if `loss.extra` names an unknown loss, a loss with a field of its own, or a
-            loss that needs a discriminator where there is none.
+    Raises ConfigError if `loss.extra` names an unknown loss, a loss with a field of its own, or a
+    loss that needs a discriminator where there is none.
     """
     settings = config.loss
     terms = []
@@ -111,29 +105,14 @@ def loss_spec(config: Config) -> LossSpec:
     )
 
 
-def check_losses(config: Config) -> None:
-    """Checks that every loss a config names exists and can be computed.
-
-    Raises:
-        ConfigError: if `loss.extra` names an unknown loss, or one that needs a discriminator where
-            there is none.
-    """
-    loss_spec(config)
-
-
 def generator_loss(outputs: StepOutputs, spec: LossSpec) -> tuple[jax.Array, dict[str, jax.Array]]:
     """The total loss that the generator minimises, Eq. (3): the weighted sum of its terms.
 
-    ``lambda_rec L_rec + lambda_adv L_adv + lambda_ali L_ali``, plus the losses of `loss.extra` with
-    their weights and the losses of the addressing rules, which the paper does not have.
+    ``lambda_rec L_rec + lambda_adv L_adv + lambda_ali L_ali``, plus the weighted losses of
+    `loss.extra` and of the addressing rules, which the paper does not have.
 
-    Args:
-        outputs: of the networks.
-        spec: the terms and their weights.
-
-    Returns:
-        The loss, a scalar, and the metrics ``loss/NAME`` of each term (unweighted),
-        ``loss/addressing`` where there is one, and ``loss/generator``.
+    Returns the loss, a scalar, and the metrics: ``loss/NAME`` of each term without its weight,
+    ``loss/addressing`` if a rule has a loss, and ``loss/generator``, the total.
     """
     values = {term.name: term.loss.function(outputs, spec) for term in spec.terms}
     total = sum((term.weight * values[term.name] for term in spec.terms), jnp.zeros(()))
@@ -151,13 +130,9 @@ def discriminator_loss(
 
     With `alignment_updates_discriminator`, ``lambda_ali L_ali`` is added.
 
-    Args:
-        outputs: of the networks, with a discriminator.
-        spec: the weights.
-
-    Returns:
-        The loss, a scalar, and the metrics ``loss/discriminator`` (unweighted, without L_ali),
-        ``discriminator/real`` and ``discriminator/fake``, the mean probabilities D(x) and D(x_hat).
+    Returns the loss, a scalar, and the metrics: ``loss/discriminator``, the adversarial error
+    without its weight; ``discriminator/real`` and ``discriminator/fake``, the means of the
+    probabilities D(x) and D(x_hat).
     """
     real, fake = outputs.logits_real, outputs.logits_fake
     assert real is not None
@@ -178,22 +153,27 @@ def reconstruction_loss(outputs: StepOutputs, spec: LossSpec) -> jax.Array:
     """L_rec, Eq. (4): the mean squared error of the reconstruction, a scalar in [0, 4].
 
     The paper writes the L2 norm of ``x - x_hat``; its weight of 50 suggests a mean over elements.
-    With `unsquared_norm` it is the mean over images of the unsquared norm. No factor of 0.5.
+    With `unsquared_norm` it is the mean over images of the unsquared norm. There is no factor 0.5.
     """
     return _mean(jnp.square(outputs.images - outputs.reconstruction), spec)
 
 
 def adversarial_loss(outputs: StepOutputs, spec: LossSpec) -> jax.Array:
-    """L_adv of the generator: the mean of `generator_adversarial_error`, a scalar."""
-    assert outputs.logits_fake is not None
-    return jnp.mean(generator_adversarial_error(outputs.logits_fake, saturating=spec.saturating))
+    """L_adv of the generator, a scalar: the mean of ``-log D(x_hat)``, at least 0.
+
+    With `saturating` it is the mean of ``log(1 - D(x_hat))``, at most 0, as in the paper. The
+    gradient of that form vanishes for a confident discriminator.
+    """
+    fake = outputs.logits_fake
+    assert fake is not None
+    return jnp.mean(-jax.nn.softplus(fake) if spec.saturating else jax.nn.softplus(-fake))
 
 
 def alignment_loss(outputs: StepOutputs, spec: LossSpec) -> jax.Array:
     """L_ali, Eq. (6): the mean squared difference of f_D(x) and f_D(x_hat), a scalar, at least 0.
 
-    With `unsquared_norm` it is the mean over images of the unsquared norm. The generator's gradient
-    reaches it through f_D(x_hat) only.
+    With `unsquared_norm` it is the mean over images of the unsquared norm. The generator gets its
+    gradient through f_D(x_hat) only.
     """
     assert outputs.features_real is not None
     assert outputs.features_fake is not None
@@ -209,34 +189,14 @@ def absolute_loss(outputs: StepOutputs, spec: LossSpec) -> jax.Array:
 def discriminator_error(logits_real: jax.Array, logits_fake: jax.Array) -> jax.Array:
     """Minus the value of the adversarial game, Eq. (5): ``-(log D(x) + log(1 - D(x_hat)))``.
 
-    Args:
-        logits_real: the discriminator's logits of images, any shape.
-        logits_fake: the discriminator's logits of reconstructions, the same shape.
-
-    Returns:
-        The same shape, at least 0; 2 log 2 where both probabilities are 0.5.
+    Both arrays of logits have the same shape, and so has the result. It is at least 0, and 2 log 2
+    where both probabilities are 0.5.
     """
     return jax.nn.softplus(-logits_real) + jax.nn.softplus(logits_fake)
 
 
-def generator_adversarial_error(logits_fake: jax.Array, *, saturating: bool = False) -> jax.Array:
-    """The generator's part of the adversarial game, from logits.
-
-    Args:
-        logits_fake: the discriminator's logits of reconstructions, any shape.
-        saturating: ``log(1 - D(x_hat))`` as in the paper when true; ``-log D(x_hat)``, whose
-            gradient does not vanish for a confident discriminator, when false.
-
-    Returns:
-        The same shape.
-    """
-    if saturating:
-        return -jax.nn.softplus(logits_fake)
-    return jax.nn.softplus(-logits_fake)
-
-
 def mean_norm(squared_error: jax.Array) -> jax.Array:
-    """The unsquared L2 norm of each example over all but the first axis: ``(B, ...) -> (B,)``.
+    """The L2 norm ``(B,)`` of each example from squared errors ``(B, ...)``.
 
     The gradient at an error of exactly zero is zero.
     """
@@ -255,4 +215,4 @@ LOSSES: dict[str, Loss] = {
     "ali": Loss(alignment_loss, True, "alignment of the discriminator's features"),
     "l1": Loss(absolute_loss, False, "mean absolute error of the reconstruction"),
 }
-"""The losses that a config can give a weight: `loss.rec`, `loss.adv`, `loss.ali`, `loss.extra`."""
+"""The losses by name; `loss.rec`, `loss.adv`, `loss.ali` and `loss.extra` give their weights."""

@@ -21,14 +21,7 @@ from daad_jax.workdir.checkpoint import Checkpoints
 
 @flax.struct.dataclass
 class NetworkState:
-    """The arrays of one network.
-
-    Attributes:
-        params: parameters learned by the optimiser; the generator's include the memory items.
-        batch_stats: running statistics of batch normalisation.
-        opt_state: Adam's moments and count.
-        memory: of the generator, state of the addressing rules that has no gradient; floats.
-    """
+    """The arrays of one network; `memory` is the state of the generator's addressing rules."""
 
     params: Any
     batch_stats: Any
@@ -46,11 +39,8 @@ class NetworkState:
 class TrainState:
     """Everything that a step reads and writes.
 
-    Attributes:
-        step: int32 scalar, the number of updates made.
-        generator: the generator's arrays.
-        discriminator: the discriminator's arrays, or None.
-        average: running averages of the generator's and the discriminator's variables, or None.
+    `step` is the number of updates made, an int32 scalar. `average` are the running averages of
+    the generator's and the discriminator's variables, or None.
     """
 
     step: jax.Array
@@ -71,7 +61,7 @@ class TrainState:
 
 
 class AdamSpec(NamedTuple):
-    """Adam as the paper sets it, without weight decay; a value."""
+    """Adam with the paper's settings, without weight decay; hashable."""
 
     learning_rate: float
     beta1: float = 0.9
@@ -92,16 +82,9 @@ def init_state(
 ) -> TrainState:
     """Makes the state at step 0. Pure: it can be jitted, sharded and shape-evaluated.
 
-    Args:
-        networks: the modules.
-        adam: the optimiser of both networks.
-        key: a random key.
-        images: training images ``(B, H, W, C)`` in [-1, 1]; the memory items are scaled to the
-            queries of these images.
-        average: whether to keep a running average of the variables.
-
-    Returns:
-        The state, with running means 0 and running variances 1.
+    The memory items are scaled to the queries of the training images ``(B, H, W, C)`` in [-1, 1].
+    Running means are 0 and running variances 1. With `average` the state holds a running average of
+    the variables.
     """
     generator_key, discriminator_key = jax.random.split(key)
     generator = _init_network(networks.generator, adam, generator_key, images)
@@ -130,13 +113,8 @@ def state_shapes(
 ) -> TrainState:
     """Returns the shapes, types and shardings of a state; computes no array.
 
-    Args:
-        init: makes the state from a random key and images ``(B, H, W, C)`` of any type.
-        shape: ``(H, W, C)`` of an image.
-        mesh: the state is whole on each of its devices.
-
-    Returns:
-        A `TrainState` of `jax.ShapeDtypeStruct`s.
+    `init` makes the state from a random key and images ``(B, H, W, C)`` of any type. `shape` is
+    ``(H, W, C)``. The state is whole on each device of the mesh.
     """
     images = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
     shapes = jax.eval_shape(init, jax.eval_shape(jax.random.key, 0), images)
@@ -147,16 +125,9 @@ def state_shapes(
 
 
 def restore_state(folder: Path, config: Config, networks: Networks, mesh: Mesh) -> TrainState:
-    """Restores the last sound checkpoint of a run onto a mesh.
+    """Restores the last sound checkpoint of a run, whole on each device of a mesh.
 
-    Args:
-        folder: the run's folder.
-        config: the config that the run was trained with.
-        networks: the modules of that config.
-        mesh: the state is placed whole on each of its devices.
-
-    Raises:
-        CheckpointError: if there is no checkpoint, or none that is sound and fits the config.
+    Raises CheckpointError if there is no checkpoint, or none that is sound and fits the config.
     """
     train = config.train
     adam, average = AdamSpec(train.learning_rate), train.average_decay > 0
@@ -169,11 +140,8 @@ def restore_state(folder: Path, config: Config, networks: Networks, mesh: Mesh) 
 def count_parameters(state: TrainState) -> dict[str, int]:
     """Counts the parameters of a state of arrays or shapes.
 
-    Memory items that an addressing rule keeps as state count as parameters of the memory.
-
-    Returns:
-        ``{"generator": ..., "memory": ..., "discriminator": ...}``; "generator" is the encoder and
-        the decoder.
+    Returns the counts of "generator" (encoder and decoder), "memory" and "discriminator". Items
+    that an addressing rule keeps as state count as parameters of the memory.
     """
     params = state.generator.params
     memory = {name: part for name, part in params.items() if name.startswith("memories")}

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from daad_jax.config import Config
-from daad_jax.models.autoencoder import normalize_images, summarize_batches, summarize_reads
+from daad_jax.models.autoencoder import memory_metrics, normalize_images
 from daad_jax.models.build import Networks
 from daad_jax.models.discriminator import Discriminator
 from daad_jax.train import losses
@@ -23,7 +23,7 @@ _MEMORY_STREAM = 0x6D656D  # differs from the two keys that flips are drawn with
 
 
 class StepSpec(NamedTuple):
-    """Everything that defines a step besides the networks; a value.
+    """Everything that defines a step besides the networks; hashable.
 
     Attributes:
         loss: the losses and their weights.
@@ -43,14 +43,7 @@ class StepSpec(NamedTuple):
 
 
 class StepResult(NamedTuple):
-    """What a step returns.
-
-    Attributes:
-        state: the next state.
-        metrics: scalars: the losses, norms of the gradients, D(x) and D(x_hat), and the summary of
-            each memory; all of them from before the update.
-        finite: which tensors of the step were finite before the update.
-    """
+    """The new state, with scalar metrics and finiteness from before the update."""
 
     state: TrainState
     metrics: Metrics
@@ -58,34 +51,23 @@ class StepResult(NamedTuple):
 
 
 class Gradients(NamedTuple):
-    """Gradients of each network's loss by its parameters, and the results of the forward pass.
+    """Gradients of each network's loss by its parameters, and results of the forward pass.
 
-    `discriminator` is None if there is no discriminator or it is not trained.
+    `discriminator` is None if there is no discriminator or it is not trained. `collections` are the
+    generator's new collections and the discriminator's new batch statistics.
     """
 
     generator: Any
     discriminator: Any
     metrics: Metrics
     finite: Finiteness
-    aux: "_Aux"
-
-
-class _Aux(NamedTuple):
-    """Results of the forward pass that no loss uses."""
-
-    generator_stats: Any
-    discriminator_stats: Any
-    memory: Any
-    features: dict[str, jax.Array]
-    assembled: dict[str, jax.Array]
-    memory_metrics: Metrics
+    collections: tuple[Any, Any]
 
 
 def step_spec(config: Config) -> StepSpec:
     """Reads the `StepSpec` from a config.
 
-    Raises:
-        ConfigError: if `loss.extra` names a loss that does not exist or cannot be computed.
+    Raises ConfigError if `loss.extra` names a loss that does not exist or cannot be computed.
     """
     data, train = config.data, config.train
     return StepSpec(
@@ -101,18 +83,13 @@ def step_spec(config: Config) -> StepSpec:
 def make_train_step(
     networks: Networks, spec: StepSpec
 ) -> Callable[[TrainState, jax.Array, jax.Array], StepResult]:
-    """Builds the train step: one update of both networks from one forward of the generator.
+    """Builds the train step: one update of both networks from one forward pass.
 
-    Both gradients are taken at the same parameters. A discriminator without a loss gets no
-    gradient and no update, except of its batch statistics.
+    Both gradients are taken at the same parameters. A discriminator without a loss gets no gradient
+    and no update, except of its batch statistics.
 
-    Args:
-        networks: the modules.
-        spec: losses, optimiser and augmentation.
-
-    Returns:
-        A pure function ``train_step(state, images, key) -> StepResult``, where `images` is uint8
-        ``(B, H, W, C)`` in 0 to 255 and `key` the run's random key, into which the step is folded.
+    Returns a pure function ``train_step(state, images, key) -> StepResult``. The images are uint8
+    ``(B, H, W, C)`` in 0 to 255. The key is the run's; the step is folded into it.
     """
 
     def train_step(state: TrainState, images: jax.Array, key: jax.Array) -> StepResult:
@@ -120,16 +97,14 @@ def make_train_step(
         noise = jax.random.fold_in(key, _MEMORY_STREAM)
         images = prepare_images(images, key, spec)
         grads = gradients(networks, spec, state, images, noise)
-        aux, optimizer = grads.aux, spec.adam.optimizer()
+        optimizer, (collections, statistics) = spec.adam.optimizer(), grads.collections
         generator = _update(optimizer, state.generator, grads.generator)
-        generator = dataclasses.replace(
-            generator, batch_stats=aux.generator_stats, memory=aux.memory
-        )
+        generator = dataclasses.replace(generator, **collections)
         discriminator = state.discriminator
         if discriminator is not None:
             if grads.discriminator is not None:
                 discriminator = _update(optimizer, discriminator, grads.discriminator)
-            discriminator = dataclasses.replace(discriminator, batch_stats=aux.discriminator_stats)
+            discriminator = dataclasses.replace(discriminator, batch_stats=statistics)
         updated = TrainState(state.step + 1, generator, discriminator, state.average)
         if spec.average_decay > 0:
             updated = dataclasses.replace(updated, average=_average(updated, spec.average_decay))
@@ -145,22 +120,15 @@ def gradients(
     images: jax.Array,
     noise: jax.Array | None = None,
 ) -> Gradients:
-    """Computes the gradients of both networks, each of its own loss, from one forward pass.
+    """Computes the gradient of each network's loss from one forward pass.
 
-    Args:
-        networks: the modules.
-        spec: the losses.
-        state: the state.
-        images: ``(B, H, W, C)`` in [-1, 1].
-        noise: random key of the addressing rules that draw noise; only they need one.
-
-    Returns:
-        `Gradients`.
+    The images are ``(B, H, W, C)`` in [-1, 1]. `noise` is a random key, which only addressing rules
+    with noise need.
     """
     discriminator_params = state.discriminator and state.discriminator.params
     trains_discriminator = state.discriminator is not None and spec.loss.trains_discriminator
     trained = (state.generator.params, discriminator_params)[: 1 + trains_discriminator]
-    outputs, pullback, aux = jax.vjp(
+    outputs, pullback, (generated, *collections) = jax.vjp(
         lambda *params: _forward(networks, spec, state, images, noise, *params),
         *trained,
         has_aux=True,
@@ -175,8 +143,8 @@ def gradients(
         metrics |= losses.discriminator_loss(outputs, spec.loss)[1]
     squares = jax.tree.map(lambda leaf: jnp.sum(jnp.square(leaf)), grads)
     finite = finiteness(
-        ("features", aux.features),
-        ("assembled", aux.assembled),
+        ("features", _by_scale(generated.features)),
+        ("assembled", _by_scale(generated.assembled)),
         ("outputs", outputs),
         ("", {name: value for name, value in metrics.items() if name.startswith("loss/")}),
         ("gradients", squares),  # shared with the norms, so gradients are read once
@@ -184,19 +152,14 @@ def gradients(
     )
     for name in (name for name, tree in grads.items() if tree is not None):
         metrics[f"gradient_norm/{name}"] = jnp.sqrt(sum(jax.tree.leaves(squares[name])))
-    return Gradients(**grads, metrics=metrics | aux.memory_metrics, finite=finite, aux=aux)
+    metrics |= memory_metrics(generated)
+    return Gradients(**grads, metrics=metrics, finite=finite, collections=tuple(collections))
 
 
 def prepare_images(images: jax.Array, key: jax.Array, spec: StepSpec) -> jax.Array:
-    """Normalises uint8 images and flips each of them at random.
+    """Normalises images and flips each at random, if `spec` says so.
 
-    Args:
-        images: uint8 ``(B, H, W, C)`` in 0 to 255.
-        key: a random key.
-        spec: which flips are drawn.
-
-    Returns:
-        float32 ``(B, H, W, C)`` in [-1, 1].
+    Maps uint8 ``(B, H, W, C)`` in 0 to 255 to float32 in [-1, 1].
     """
     images = normalize_images(images)
     horizontal_key, vertical_key = jax.random.split(key)
@@ -220,8 +183,8 @@ def _forward(
     noise: jax.Array | None,
     generator_params: Any,
     discriminator_params: Any = None,
-) -> tuple[StepOutputs, _Aux]:
-    """Runs both networks; without `discriminator_params` the state's are constants."""
+) -> tuple[StepOutputs, Any]:
+    """Runs both networks; `discriminator_params` None uses those of the state, as constants."""
     generated, updated = networks.generator.apply(
         state.generator.variables | {"params": generator_params},
         images,
@@ -245,14 +208,7 @@ def _forward(
         outputs, discriminator_stats = _discriminate(
             networks.discriminator, variables, outputs, joint=spec.joint_batch_norm
         )
-    return outputs, _Aux(
-        updated.get("batch_stats", state.generator.batch_stats),
-        discriminator_stats,
-        updated.get("memory", {}),
-        _by_scale(generated.features),
-        _by_scale(generated.assembled),
-        summarize_reads(generated.reads) | summarize_batches(summaries),
-    )
+    return outputs, (generated, updated, discriminator_stats)
 
 
 def _by_scale(maps: tuple[jax.Array, ...]) -> dict[str, jax.Array]:
@@ -264,27 +220,21 @@ def _discriminate(
 ) -> tuple[StepOutputs, Any]:
     """Adds the discriminator's logits and features; returns its new batch statistics too."""
 
-    def apply(stats: Any, images: jax.Array) -> tuple[jax.Array, jax.Array, Any]:
-        (logits, features), updated = discriminator.apply(
+    def apply(stats: Any, images: jax.Array) -> tuple[Any, Any]:
+        output, updated = discriminator.apply(
             variables | {"batch_stats": stats}, images, train=True, mutable=["batch_stats"]
         )
-        return logits, features, updated.get("batch_stats", stats)
+        return output, updated.get("batch_stats", stats)
 
     stats, images, reconstruction = variables["batch_stats"], outputs.images, outputs.reconstruction
     if joint:
-        logits, features, stats = apply(stats, jnp.concatenate([images, reconstruction]))
-        logits_real, logits_fake = jnp.split(logits, 2)
-        features_real, features_fake = jnp.split(features, 2)
+        both, stats = apply(stats, jnp.concatenate([images, reconstruction]))
+        real, fake = zip(*(jnp.split(one, 2) for one in both), strict=True)
     else:
-        logits_real, features_real, stats = apply(stats, images)
-        logits_fake, features_fake, stats = apply(stats, reconstruction)
-    outputs = outputs._replace(
-        logits_real=logits_real,
-        logits_fake=logits_fake,
-        features_real=features_real,
-        features_fake=features_fake,
-    )
-    return outputs, stats
+        real, stats = apply(stats, images)
+        fake, stats = apply(stats, reconstruction)
+    logits = {"logits_real": real[0], "logits_fake": fake[0]}
+    return outputs._replace(**logits, features_real=real[1], features_fake=fake[1]), stats
 
 
 def _update(
@@ -296,7 +246,7 @@ def _update(
 
 
 def _average(state: TrainState, decay: float) -> tuple[Any, Any]:
-    """The next running average; its decay rises over the first steps, so that it adapts early."""
+    """The next running average; its decay starts low, so that it adapts fast in early steps."""
     step = state.step.astype(jnp.float32)
     rate = jnp.minimum(decay, (1 + step) / (10 + step))
     average: tuple[Any, Any] = optax.incremental_update(state.variables, state.average, 1 - rate)

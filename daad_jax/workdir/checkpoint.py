@@ -8,7 +8,7 @@ import itertools
 import re
 import shutil
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import jax
 import orbax.checkpoint as ocp
@@ -23,30 +23,20 @@ DAMAGED = "damaged"
 _TEMPORARY = ".orbax-checkpoint-tmp"  # part of the name of a checkpoint that is being written
 
 
-class HasStep(Protocol):
-    """A pytree of arrays, one of which is the number of the step."""
-
-    @property
-    def step(self) -> Any:
-        """Integer scalar."""
-
-
-State = TypeVar("State", bound=HasStep)
+State = TypeVar("State")  # a pytree of arrays; that of `save` has an integer scalar `step`
 
 
 class Checkpoints:
-    """The checkpoints of one workdir. A context manager; leaving it waits for the pending save.
+    """The checkpoints of one workdir, as a context manager. Leaving it waits for the pending save.
 
-    A checkpoint without a manifest (the process was killed before it was written) is used if Orbax
-    can restore it.
+    A checkpoint without a manifest is used if Orbax can restore it. The process was killed before
+    it wrote the manifest.
     """
 
     def __init__(self, workdir: Path, keep: int | None = None) -> None:
         """Opens the checkpoints of a workdir.
 
-        Args:
-            workdir: the run's folder.
-            keep: how many checkpoints to keep; None opens them read-only.
+        `keep` says how many checkpoints to keep. None opens them read-only.
         """
         self._workdir, self._keep = workdir, keep
         self._folder = (workdir / CHECKPOINTS).absolute()
@@ -68,16 +58,15 @@ class Checkpoints:
                 self._writer.close()
 
     def latest_step(self) -> int | None:
-        """Returns the step of the newest checkpoint, damaged or not; None if there is none."""
+        """Returns the step of the newest checkpoint, damaged or not, or None if there is none."""
         return max(self._steps(), default=None)
 
-    def save(self, state: HasStep) -> None:
+    def save(self, state: Any) -> None:
         """Waits for the pending save, then starts to save a state in the background.
 
         With several processes only the first one saves.
 
-        Raises:
-            SaveError: if the pending save failed, or this one failed at once.
+        Raises SaveError if the pending save failed, or this one failed at once.
         """
         self._finish()
         if not processes.is_first():
@@ -94,10 +83,9 @@ class Checkpoints:
         self._pending = step
 
     def check(self) -> None:
-        """Completes the pending save if it has ended; does not wait for it.
+        """Completes the pending save if it has ended. Does not wait for it.
 
-        Raises:
-            SaveError: if the save failed.
+        Raises SaveError if the save failed.
         """
         if self._writer is None or self._pending is None:
             return
@@ -112,16 +100,12 @@ class Checkpoints:
     def restore(self, shapes: State) -> State:
         """Restores the newest sound checkpoint.
 
-        A damaged checkpoint is reported in a warning. Unless these checkpoints are read-only it is
-        moved to ``damaged/``, so that its step can be saved again. If another process removes a
-        checkpoint during the call, the newest one is looked up again.
+        `shapes` is the state with `jax.ShapeDtypeStruct` leaves, whose shardings say where to place
+        the arrays. A damaged checkpoint is reported in a warning. Unless these checkpoints are
+        read-only it is moved to ``damaged/``, so that its step can be saved again. If another
+        process removes a checkpoint during the call, the newest one is looked up again.
 
-        Args:
-            shapes: the state with `jax.ShapeDtypeStruct` leaves; their shardings say where to
-                place the arrays.
-
-        Raises:
-            CheckpointError: if there is no sound checkpoint, or it holds other arrays.
+        Raises CheckpointError if there is no sound checkpoint, or it holds other arrays.
         """
         damaged: dict[int, str] = {}
         steps = self._steps()
@@ -151,7 +135,7 @@ class Checkpoints:
         return [int(name) for name in names if re.fullmatch(r"0|[1-9]\d*", name)]
 
     def _open(self) -> ocp.StandardCheckpointer:
-        """Opens the folder for saving; removes what a killed process left half-written."""
+        """Opens the folder for saving. Removes what a killed process left half-written."""
         self._folder.mkdir(parents=True, exist_ok=True)
         for path in self._folder.iterdir():
             if _TEMPORARY in path.name:
@@ -206,9 +190,8 @@ def _this_process() -> ocp.options.MultiprocessingOptions:
 def _restore(path: Path, shapes: State) -> State:
     """Restores one checkpoint.
 
-    Raises:
-        DamagedError: if its files are not those that were saved.
-        CheckpointError: if its files are sound but do not fit `shapes` or cannot be restored.
+    Raises DamagedError if its files are not those that were saved. Raises CheckpointError if its
+    files are sound but do not fit `shapes` or cannot be restored.
     """
     known = manifest.check(path)
     try:
@@ -229,7 +212,7 @@ def _restore(path: Path, shapes: State) -> State:
 
 
 def _difference(stored: Any, expected: Any) -> str | None:
-    """Describes the first array that a checkpoint and a state do not share; None if none."""
+    """Describes the first array that a checkpoint and a state do not share, or returns None."""
     old, new = _shapes(stored), _shapes(expected)
     # Parameters first: differences in the optimiser or the averages follow from theirs.
     order = sorted(old | new, key=lambda name: ("/params/" not in name, "average" in name, name))

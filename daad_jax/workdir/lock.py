@@ -21,16 +21,12 @@ LOCK_FILE = ".lock"
 
 @contextlib.contextmanager
 def hold(workdir: Path) -> Iterator[None]:
-    """Locks a workdir until the context ends.
+    """Locks a workdir until the context ends, and creates it if it does not exist.
 
-    The file ``.lock`` stays afterwards; only the lock on it counts. On file systems without locks
+    The file ``.lock`` stays afterwards. Only the lock on it counts. On file systems without locks
     this prints a warning and continues.
 
-    Args:
-        workdir: the run's folder; created if it does not exist.
-
-    Raises:
-        CheckpointError: without waiting, if the workdir is already locked.
+    Raises CheckpointError without waiting if the workdir is already locked.
     """
     workdir.mkdir(parents=True, exist_ok=True)
     with (workdir / LOCK_FILE).open("a") as file:
@@ -39,10 +35,9 @@ def hold(workdir: Path) -> Iterator[None]:
 
 
 def check_free(workdir: Path) -> None:
-    """Checks that a workdir is not locked; a folder that does not exist is free.
+    """Checks that a workdir is not locked. A folder that does not exist is free.
 
-    Raises:
-        CheckpointError: if it is locked.
+    Raises CheckpointError if it is locked.
     """
     if (workdir / LOCK_FILE).exists():
         with hold(workdir):

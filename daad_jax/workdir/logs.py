@@ -18,13 +18,12 @@ WAIT_SECONDS = 5.0
 
 
 def reopen(path: Path, step: int) -> TextIO:
-    """Opens a log to append to; removes lines of steps after `step`, which will run again.
+    """Opens a log to append to. Removes the lines of steps after `step`, which will run again.
 
     Damaged lines are removed as well. This prints a warning unless the only one is the last line,
     which a crash may cut short.
 
-    Raises:
-        SaveError: if the file cannot be written.
+    Raises SaveError if the file cannot be written.
     """
     with writing(path):
         if path.exists():
@@ -35,9 +34,9 @@ def reopen(path: Path, step: int) -> TextIO:
                 warn(f"{path}: removed {damaged} damaged lines")
             kept = [f"{line}\n" for line in lines if line_step(line) <= step]
             partial = path.with_name(f".{path.name}.partial")
-            partial.write_text("".join(kept))
+            partial.write_text("".join(kept), encoding="utf-8")
             os.replace(partial, path)
-        return path.open("a")
+        return path.open("a", encoding="utf-8")
 
 
 def read_lines(path: Path) -> list[str]:
@@ -47,11 +46,7 @@ def read_lines(path: Path) -> list[str]:
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turns an OSError, for example a full disk, into a SaveError that names the file.
-
-    Raises:
-        SaveError: for any OSError in the context.
-    """
+    """Turns an OSError in the context, such as a full disk, into a SaveError naming the file."""
     try:
         yield
     except OSError as error:
@@ -62,7 +57,7 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def line_step(line: str) -> float:
-    """Returns the step of a line; infinity if the line cannot be read."""
+    """Returns the step of a line, or infinity if the line cannot be read."""
     try:
         return float(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError):
@@ -70,18 +65,15 @@ def line_step(line: str) -> float:
 
 
 class Timings:
-    """``timings.jsonl``: one line per interval, which covers the steps since the line before.
+    """``timings.jsonl`` with one line per interval, which covers the steps since the line before.
 
     Timings are separate from the metrics because they differ between runs.
     """
 
     def __init__(self, folder: Path, batch_size: int, step: int) -> None:
-        """Opens the log of a run and starts the first interval.
+        """Opens the log of a run that has made `step` steps, and starts the first interval.
 
-        Args:
-            folder: the run's folder.
-            batch_size: images per step.
-            step: number of steps that the run has made.
+        `batch_size` is the number of images per step.
         """
         self._batch_size, self._step = batch_size, step
         self._path = folder / TIMINGS_FILE
@@ -99,14 +91,10 @@ class Timings:
         self._waited += seconds
 
     def lap(self, step: int) -> dict[str, float]:
-        """Ends the current interval, writes its line and starts the next one.
+        """Ends the current interval at `step`, writes its line and starts the next one.
 
-        Args:
-            step: the last step that the devices have finished.
-
-        Returns:
-            What is written: ``seconds``, ``data_seconds`` (the part of them that the devices
-            waited for a batch) and ``images_per_second``.
+        Returns what is written: ``seconds``, ``data_seconds`` (the part of them that the devices
+        waited for a batch) and ``images_per_second``.
         """
         now = time.monotonic()
         seconds, waited = max(now - self._start, 1e-9), self._waited
@@ -123,7 +111,7 @@ class Timings:
         return times
 
     def advice(self) -> str | None:
-        """Returns a warning if data was slow; None if not. The first interval does not count."""
+        """Returns a warning if data was slow, else None. The first interval does not count."""
         intervals = [(0.0, 0.0), *self._intervals[1:]]
         seconds, waited = (math.fsum(column) for column in zip(*intervals, strict=True))
         if waited <= max(WAIT_SHARE * seconds, WAIT_SECONDS):

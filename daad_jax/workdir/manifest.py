@@ -15,7 +15,7 @@ FORMAT = 1
 
 
 class DamagedError(Exception):
-    """The files of a checkpoint are not those that were saved; the message says which differs."""
+    """The files of a checkpoint are not those that were saved. The message says which differs."""
 
 
 def write(folder: Path) -> None:
@@ -29,12 +29,9 @@ def write(folder: Path) -> None:
 def check(folder: Path) -> bool:
     """Compares the files of a checkpoint with its manifest.
 
-    Returns:
-        True if all files match; False if there is no manifest to compare with.
-
-    Raises:
-        DamagedError: naming the first file that is missing or differs.
-        CheckpointError: if a newer version of daad_jax wrote the checkpoint.
+    Returns True if all files match, and False if there is no manifest to compare with. Raises
+    DamagedError, which names the first file that is missing or differs, and CheckpointError if a
+    newer version of daad_jax wrote the checkpoint.
     """
     try:
         values = json.loads((folder / MANIFEST_FILE).read_text())

@@ -5,7 +5,6 @@ A workdir holds ``config.json``, ``images.json`` (a fingerprint of the training 
 """
 
 import contextlib
-import dataclasses
 import hashlib
 import json
 from collections.abc import Iterator
@@ -44,62 +43,29 @@ CHANGEABLE_FIELDS = (
 )
 
 
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """A workdir that is locked for this process and checked.
-
-    Attributes:
-        folder: the workdir.
-    """
-
-    folder: Path
-
-
 @contextlib.contextmanager
-def open_run(folder: Path, config: Config, images: np.ndarray) -> Iterator[Run]:
+def open_run(folder: Path, config: Config, images: np.ndarray) -> Iterator[Path]:
     """Locks a workdir for training and writes ``config.json`` and ``images.json``.
 
     With several processes this is a collective call: the first process locks and writes, then the
     others check that they see the same run. Only the first holds the lock.
 
-    Args:
-        folder: the workdir; created if it does not exist.
-        config: a validated config.
-        images: training images, uint8 ``(n, H, W, C)``.
-
-    Yields:
-        The run. The lock is released when the context ends.
-
-    Raises:
-        CheckpointError: if the workdir is in use, belongs to a run with another config or other
-            images, or is damaged.
+    `images` are the training images, uint8 ``(n, H, W, C)``. The folder is created if it does not
+    exist. Raises CheckpointError if the workdir is in use, belongs to a run with another config or
+    other images, or is damaged.
     """
     with contextlib.ExitStack() as held:
         processes.in_first(lambda: held.enter_context(_begin(folder, config, images)))
         if not processes.is_first():
             load_config(folder)
             check_same_images(folder, images)
-        yield Run(folder)
-
-
-@contextlib.contextmanager
-def open_finished_run(folder: Path) -> Iterator[Run]:
-    """Locks the workdir of an existing run, to evaluate it.
-
-    Raises:
-        CheckpointError: if the folder holds no run or is in use.
-    """
-    if not (folder / CONFIG_FILE).exists():
-        raise _no_run(folder)
-    with lock.hold(folder):
-        yield Run(folder)
+        yield folder
 
 
 def load_config(folder: Path) -> Config:
     """Reads and validates the ``config.json`` of a workdir.
 
-    Raises:
-        CheckpointError: if the file does not exist or is damaged.
+    Raises CheckpointError if the file does not exist or is damaged.
     """
     path = folder / CONFIG_FILE
     try:
@@ -123,8 +89,7 @@ def check_same_run(folder: Path, config: Config) -> None:
 
     Fields of `CHANGEABLE_FIELDS` may differ.
 
-    Raises:
-        CheckpointError: naming the first field that differs.
+    Raises CheckpointError, which names the first field that differs.
     """
     if folder.exists() and not folder.is_dir():
         raise CheckpointError(f"{folder}: is a file; give a folder as --workdir")
@@ -142,24 +107,31 @@ def check_same_run(folder: Path, config: Config) -> None:
             )
 
 
-def check_same_images(folder: Path, images: np.ndarray) -> None:
-    """Checks that the training images are those of ``images.json``, if that file exists.
+def check_same_images(folder: Path, images: np.ndarray) -> dict[str, Any]:
+    """Checks that the uint8 ``(n, H, W, C)`` training images are those of ``images.json``, if any.
 
-    Args:
-        folder: the workdir.
-        images: training images, uint8 ``(n, H, W, C)``.
-
-    Raises:
-        CheckpointError: if the images differ or the file is damaged.
+    Returns their fingerprint. Raises CheckpointError if they differ or the file is damaged.
     """
-    _check_fingerprint(folder, _fingerprint(images))
+    path, fingerprint = folder / IMAGES_FILE, _fingerprint(images)
+    if not path.exists():
+        return fingerprint
+    try:
+        old = json.loads(path.read_text())
+        count = old["count"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise CheckpointError(f"{path}: cannot be read ({error!r}); restore it") from error
+    if old != fingerprint:
+        raise CheckpointError(
+            f"{folder}: was trained on {count} other images than the {fingerprint['count']} that "
+            "the config selects now; restore the images or choose another --workdir"
+        )
+    return fingerprint
 
 
 def find_runs(workdir: Path) -> list[Path]:
     """Returns the folders that hold a run: the workdir itself, or its sorted subfolders.
 
-    Raises:
-        CheckpointError: if there is none, or the runs differ in more than the category.
+    Raises CheckpointError if there is none, or the runs differ in more than the category.
     """
     if (workdir / CONFIG_FILE).exists():
         return [workdir]
@@ -185,27 +157,10 @@ def _begin(folder: Path, config: Config, images: np.ndarray) -> Iterator[None]:
     check_same_run(folder, config)  # before a lock file is created in it
     with lock.hold(folder):
         check_same_run(folder, config)  # another process may have started a run meanwhile
-        fingerprint = _fingerprint(images)
-        _check_fingerprint(folder, fingerprint)
+        fingerprint = check_same_images(folder, images)
         files.write_json(folder / IMAGES_FILE, fingerprint)
         files.write_json(folder / CONFIG_FILE, config_lib.to_dict(config))
         yield
-
-
-def _check_fingerprint(folder: Path, fingerprint: dict[str, Any]) -> None:
-    path = folder / IMAGES_FILE
-    if not path.exists():
-        return
-    try:
-        old = json.loads(path.read_text())
-        count = old["count"]
-    except (ValueError, TypeError, KeyError) as error:
-        raise CheckpointError(f"{path}: cannot be read ({error!r}); restore it") from error
-    if old != fingerprint:
-        raise CheckpointError(
-            f"{folder}: was trained on {count} other images than the {fingerprint['count']} that "
-            "the config selects now; restore the images or choose another --workdir"
-        )
 
 
 def _no_run(folder: Path) -> CheckpointError:

@@ -13,18 +13,12 @@ from tensorboardX.proto.summary_pb2 import Summary
 class ScalarWriter:
     """Writes scalars to a new event file in a folder.
 
-    It writes in the caller's thread. tensorboardX's own `SummaryWriter` uses a queue: a killed run
-    would lose events of steps that its checkpoint already contains.
+    It writes in the caller's thread. tensorboardX's own `SummaryWriter` uses a queue, so a killed
+    run would lose events of steps that its checkpoint already contains.
     """
 
     def __init__(self, folder: Path, step: int) -> None:
-        """Opens a new event file.
-
-        Args:
-            folder: the folder; created if it does not exist.
-            step: number of steps that the run has made. TensorBoard hides older events of later
-                steps.
-        """
+        """Opens a new event file for a run that has made `step` steps."""
         folder.mkdir(parents=True, exist_ok=True)
         # TensorBoard reads files in order of their names; two may be opened in the same second.
         self._writer = EventsWriter(os.fspath(folder / "events"), f".{step:09d}.{time.time_ns()}")

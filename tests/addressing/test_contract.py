@@ -124,10 +124,6 @@ WRONG = {
         equivariant=True, function=lambda s: jax.nn.softmax(s).at[0].mul(0.5)
     ),
     "nearest_when_cold": declaring(nearest_when_cold=True, function=lambda s: jax.nn.softmax(-s)),
-    "bfloat16_works": declaring(
-        "one",
-        function=lambda s: jnp.where(s.dtype == jnp.bfloat16, 1.1, 1.0) * jax.nn.softmax(s),
-    ),
     "noise_is_for_training": NoNoise(),
     "gradient_reaches_the_query": declaring(straight_through=True),
     "losses_and_state_are_sound": LogOfNegatives(),
@@ -144,11 +140,18 @@ def test_the_contract_rejects_a_rule_that_breaks_a_check(check):
     ("rule", "message"),
     [
         (declaring("one", most_active=3), "items are active"),
+        (
+            declaring(
+                "one",
+                function=lambda s: jnp.where(s.dtype == jnp.bfloat16, 1.1, 1.0) * jax.nn.softmax(s),
+            ),
+            "weights sum to 1.1",
+        ),
         (Weighing(lambda s: jax.nn.softmax(s) - 0.01), "a weight is -"),
         (GrowingState(), "update changes the names, shapes or dtypes"),
         (Rule(), "Rule overrides neither weigh nor read"),
     ],
-    ids=["too many items", "negative weights", "growing state", "nothing overridden"],
+    ids=["too many items", "bfloat16", "negative weights", "growing state", "nothing overridden"],
 )
 def test_the_contract_says_what_is_wrong(rule, message):
     with pytest.raises(AssertionError, match=message):

@@ -62,7 +62,7 @@ def test_a_line_says_what_was_run_where_and_what_came_out(finished):
     results, _, _ = finished
     line = lines_of(results)[0]
     assert list(line) == [
-        *("config", "category", "setting", "variant", "seed", "commit", "machine"),
+        *("variant", "setting", "seed", "category", "config", "commit", "machine"),
         *("cost", "evaluation"),
     ]
     (folder,) = results.with_suffix("").glob("nut-ae-1-*")

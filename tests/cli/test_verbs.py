@@ -27,6 +27,17 @@ def test_a_wrong_command_is_one_line(args, message, capsys):
     assert error.count("\n") == 1
 
 
+def test_help_lists_verbs_and_the_flags_of_a_verb(capsys):
+    assert main(["--help"]) == 0
+    printed = capsys.readouterr().out
+    assert all(f"  {verb} " in printed for verb in cli.VERBS)
+    for verb, flag in {"train": "--config", "evaluate": "--workdir", "table": "--rows"}.items():
+        with pytest.raises(SystemExit) as stopped:
+            main([verb, "--no_such_flag", "--help"])
+        assert not stopped.value.code
+        assert flag in capsys.readouterr().out
+
+
 def test_every_verb_has_a_module():
     for verb in cli.VERBS:
         assert main([verb, "--no_such_flag"]) == 2

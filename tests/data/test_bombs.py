@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from daad_jax.config import DataConfig
 from daad_jax.data import decode as decode_lib
 from daad_jax.errors import BadFileError
 
@@ -19,12 +20,13 @@ SIDE = 60_000
 CHILD = """
 import resource, sys, time
 from pathlib import Path
+from daad_jax.config import DataConfig
 from daad_jax.data import decode as decode_lib
 from daad_jax.errors import BadFileError
 
 def decode(path):
     try:
-        decode_lib.decode_image(path.read_bytes(), path.name, size=16, channels=3, resize="area")
+        decode_lib.decode_image(path.read_bytes(), path.name, DataConfig(image_size=16))
     except BadFileError as error:
         return str(error)
     return path.name
@@ -118,7 +120,7 @@ INFLATING = [inflating_pixels, inflating_comment, inflating_profile]
 @pytest.mark.parametrize("make", HUGE)
 def test_headers_that_claim_too_many_pixels_are_refused(make):
     with pytest.raises(BadFileError, match="^x: has too many pixels to be decoded safely; remove"):
-        decode_lib.decode_image(make(), "x", size=16, channels=3, resize="area")
+        decode_lib.decode_image(make(), "x", DataConfig(image_size=16))
 
 
 def test_bombs_take_little_time_and_memory(tmp_path):
@@ -143,6 +145,6 @@ def test_a_picture_just_within_the_bounds_is_decoded():
     content = zlib.compress(bytes((8000 // 8 + 1) * 8000), 9)
     assert len(content) < 10_000
     result = decode_lib.decode_image(
-        png(8000, 8000, 1, 0, content), "x", size=16, channels=1, resize="area"
+        png(8000, 8000, 1, 0, content), "x", DataConfig(image_size=16, channels=1)
     )
     np.testing.assert_array_equal(result, np.zeros((16, 16, 1)))

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from daad_jax.config import DataConfig
 from daad_jax.data import decode as decode_lib
 from daad_jax.errors import BadFileError, DataError
 
@@ -18,7 +19,8 @@ def encode(image, format="PNG", **options):
 
 
 def decode(content, channels=1, size=8, resize="area"):
-    return decode_lib.decode_image(content, "x.png", size=size, channels=channels, resize=resize)
+    config = DataConfig(image_size=size, channels=channels, resize=resize)
+    return decode_lib.decode_image(content, "x.png", config)
 
 
 def test_grey_is_repeated_or_kept():
@@ -89,7 +91,7 @@ def test_wide_pixels_keep_their_range(deep):
 def test_arrays_are_resized_as_files_are():
     colour = RNG.integers(0, 256, (12, 8, 3), dtype=np.uint8)
     from_file = decode(encode(Image.fromarray(colour)), 3, size=4)
-    from_array = decode_lib.resize_array(colour, size=4, channels=3, resize="area")
+    from_array = decode_lib.resize_array(colour, DataConfig(image_size=4))
     np.testing.assert_array_equal(from_file, from_array)
 
 
@@ -119,11 +121,11 @@ def test_equal_brightness_divides_by_the_mean_and_makes_it_mid_grey():
     np.testing.assert_array_equal(result[..., 0], [[32, 64], [96, 255]])
     np.testing.assert_array_equal(decode_lib.equalize_brightness(pixels * 2), result)
     np.testing.assert_array_equal(decode_lib.equalize_brightness(pixels * 0), pixels * 0)
-    form = {"size": 2, "channels": 1, "resize": "area", "brightness": "equal"}
-    np.testing.assert_array_equal(decode_lib.resize_array(pixels, **form), result)
+    config = DataConfig(image_size=2, channels=1, brightness="equal")
+    np.testing.assert_array_equal(decode_lib.resize_array(pixels, config), result)
     buffer = io.BytesIO()
     Image.fromarray(pixels[..., 0]).save(buffer, format="PNG")
-    np.testing.assert_array_equal(decode_lib.decode_image(buffer.getvalue(), "x", **form), result)
+    np.testing.assert_array_equal(decode_lib.decode_image(buffer.getvalue(), "x", config), result)
 
 
 def test_colours_that_cannot_be_converted_are_named(monkeypatch):

@@ -57,9 +57,9 @@ def decoded(monkeypatch):
     names = []
     original = decode_lib.decode_image
 
-    def decode(content, name, **arguments):
+    def decode(content, name, config):
         names.append(Path(name).name)
-        return original(content, name, **arguments)
+        return original(content, name, config)
 
     monkeypatch.setattr(decode_lib, "decode_image", decode)
     return names

@@ -1,5 +1,6 @@
 """Damaged image files end in pixels or in one line."""
 
+import functools
 import io
 import struct
 import warnings
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from daad_jax.config import DataConfig
 from daad_jax.data.decode import decode_image, decode_mask
 from daad_jax.errors import BadFileError
 from tests.fuzz import cases
@@ -107,8 +109,8 @@ def assert_pixels_or_one_line(case):
         content = change(content, at % (len(content) + 1), new)
     content = with_checksums(content) if mended else content
     for channels in (1, 3):
-        form = {"size": 4, "channels": channels, "resize": "area", "brightness": "equal"}
-        pixels = pixels_or_line(lambda form=form: decode_image(content, "x\ny.png", **form))
+        config = DataConfig(image_size=4, channels=channels, brightness="equal")
+        pixels = pixels_or_line(functools.partial(decode_image, content, "x\ny.png", config))
         assert pixels is None or (pixels.shape, pixels.dtype) == ((4, 4, channels), np.uint8)
     mask = pixels_or_line(lambda: decode_mask(content, "x\ny.png", size=4))
     assert mask is None or (mask.shape, mask.dtype) == ((4, 4), bool)
@@ -130,7 +132,7 @@ def pixels_or_line(decode):
 def test_undamaged_files_have_pixels():
     for content in FILES:
         for channels in (1, 3):
-            pixels = decode_image(content, "x", size=4, channels=channels, resize="area")
+            pixels = decode_image(content, "x", DataConfig(image_size=4, channels=channels))
             assert pixels.shape == (4, 4, channels)
 
 

@@ -134,7 +134,7 @@ def test_sets_without_a_split(make_set, load_named, split):
 
 def test_test_split_without_labels(make_set, load_named):
     make_set(_generate_examples=functools.partialmethod(label_test_split, label=-1))
-    with pytest.raises(ConfigError, match=r"^data\.name: the test split of .* has no labels"):
+    with pytest.raises(ConfigError, match=r"^data\.name: the test split has no labels"):
         load_named("round")
 
 
@@ -190,10 +190,10 @@ def test_images_that_cannot_be_decoded_are_left_out(
         for name in bad
     }
 
-    def refuse(content, name, **form):
+    def refuse(content, name, config):
         if name in bad_places:
             raise BadFileError(name, "is not a whole image file; replace or remove it")
-        return decode(content, name, **form)
+        return decode(content, name, config)
 
     monkeypatch.setattr(decode_lib, "decode_image", refuse)
     load = functools.partial(

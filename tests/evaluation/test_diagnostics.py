@@ -22,7 +22,7 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (10, 16, 16, 1), dtype=np.uin
 @functools.cache
 def make(**overrides):
     """Untrained networks: their scorer, their output for `IMAGES`, and the memory of scale 1."""
-    config = tiny_config("daad", **overrides)
+    config = tiny_config("daad", score__batch_size=4, **overrides)
     generator = build_networks(config).generator
     pixels = normalize_images(jnp.asarray(IMAGES))
     variables = jax.jit(functools.partial(generator.init, train=False))(jax.random.key(3), pixels)
@@ -30,10 +30,8 @@ def make(**overrides):
     scorer = Scorer(
         build_networks(config),
         (variables, None),
-        image_shape=(16, 16, 1),
-        map_sigma=1.0,
-        batch_size=4,
-        mesh=sharding.make_mesh(jax.devices()[:1]),
+        config,
+        sharding.make_mesh(jax.devices()[:1]),
     )
     return scorer, jax.jit(apply)(variables, pixels), generator.memories[0]
 

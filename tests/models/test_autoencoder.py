@@ -11,9 +11,8 @@ from daad_jax.models.autoencoder import (
     Autoencoder,
     all_scale_names,
     memory_items,
+    memory_metrics,
     scale_memories,
-    summarize_batches,
-    summarize_reads,
 )
 from daad_jax.models.backbones.dcgan import Decoder, Encoder
 from daad_jax.models.build import build_networks
@@ -116,8 +115,8 @@ def test_encode_read_and_decode_make_up_the_whole(query_from, train):
 
     def parts(module, images):
         features = module.encode(images, train=train)
-        made = module.read(features, train=train, return_weights=True)
-        return module.decode(made.assembled, train=train), features, *made
+        assembled, *reads = module.read(features, train=train, return_weights=True)
+        return module.decode(assembled, train=train), features, assembled, *reads
 
     outputs = [
         jax.jit(functools.partial(generator.apply, method=method, mutable=["batch_stats"]))(
@@ -171,21 +170,22 @@ def test_bfloat16_maps_are_read_and_returned_in_float32():
 
 def test_metrics_of_reads_are_means_and_a_count():
     generator, variables, images = make("daad")
-    reads = apply(generator, variables, images).reads
-    metrics = summarize_reads(reads)
-    summary = reads["scale_2"].summary
+    output = apply(generator, variables, images)
+    metrics = memory_metrics(output)
+    summary = output.reads["scale_2"].summary
     np.testing.assert_allclose(metrics["memory/scale_2/entropy"], np.mean(summary.entropy))
     assert metrics["memory/scale_2/dead_reads"] == np.sum(summary.dead)
-    assert len(metrics) == 8
+    assert len(metrics) == 12
 
 
 def test_metrics_of_batches_count_unused_items_and_name_losses():
     generator, variables, images = make("daad", MNAD())
-    summaries = apply(generator, variables, images).summaries
-    metrics = summarize_batches(summaries)
-    names = ("unused_items", "perplexity", "compactness_loss", "separateness_loss")
+    output = apply(generator, variables, images)
+    metrics = memory_metrics(output)
+    names = {"unused_items", "perplexity", "compactness_loss", "separateness_loss"}
+    names |= {"active_items", "largest_weight", "entropy", "dead_reads"}
     assert set(metrics) == {f"memory/scale_{i}/{name}" for i in (1, 2) for name in names}
-    unused = np.sum(summaries["scale_1"].usage.reads == 0)
+    unused = np.sum(output.summaries["scale_1"].usage.reads == 0)
     assert metrics["memory/scale_1/unused_items"] == unused
 
 

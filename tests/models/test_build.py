@@ -1,3 +1,4 @@
+import copy
 import functools
 import itertools
 import textwrap
@@ -159,8 +160,8 @@ def test_each_scale_gets_its_rates_and_groups():
 def test_networks_are_hashable_values(banks):
     build = build_networks
     config = tiny_config(memory__banks=banks)
-    assert build(config) == build(config_lib.copy(config))
-    assert hash(build(config)) == hash(build(config_lib.copy(config)))
+    assert build(config) == build(copy.deepcopy(config))
+    assert hash(build(config)) == hash(build(copy.deepcopy(config)))
     others = [
         build(tiny_config(memory__banks=banks, **{name: value}))
         for name, value in {

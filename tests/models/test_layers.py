@@ -44,7 +44,7 @@ def test_up_sample_is_the_transposed_convolution(shape):
 
 
 def test_up_conv_adds_its_bias():
-    module = layers.UpConv(2, use_bias=True)
+    module = layers.Conv(2, use_bias=True, up=True)
     x = jax.random.normal(jax.random.key(0), (1, 2, 2, 3))
     params = module.init(jax.random.key(1), x)["params"]
     shifted = {**params, "bias": params["bias"] + jnp.array([1.0, 2.0])}
@@ -129,7 +129,7 @@ def test_up_sampling_uses_a_product_for_few_pixels_or_features(side, channels, f
 
 @pytest.mark.parametrize("use_bias", [True, False])
 def test_down_conv_equals_the_convolution_of_flax(use_bias):
-    ours = layers.DownConv(5, use_bias=use_bias)
+    ours = layers.Conv(5, use_bias=use_bias)
     theirs = nn.Conv(5, (4, 4), (2, 2), ((1, 1), (1, 1)), use_bias=use_bias)
     x = jax.random.normal(jax.random.key(0), (2, 6, 4, 3))
     variables = theirs.init(jax.random.key(1), x)

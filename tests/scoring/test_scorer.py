@@ -9,7 +9,6 @@ from daad_jax.errors import NonFiniteError
 from daad_jax.models.autoencoder import normalize_images
 from daad_jax.models.build import build_networks
 from daad_jax.runtime import sharding
-from daad_jax.scoring import scorer as scorer_lib
 from daad_jax.scoring.scorer import Scorer
 from tests.conftest import tiny_config
 
@@ -28,8 +27,7 @@ def networks():
 def make(networks, *, batch_size=32, devices=1):
     built, variables = networks
     mesh = sharding.make_mesh(jax.devices()[:devices])
-    form = {"image_shape": (16, 16, 1), "map_sigma": 1.0}
-    return Scorer(built, variables, batch_size=batch_size, mesh=mesh, **form)
+    return Scorer(built, variables, tiny_config(score__batch_size=batch_size), mesh)
 
 
 def test_a_single_image_is_not_padded_to_a_full_batch(networks):
@@ -59,10 +57,10 @@ def test_an_image_has_the_same_score_in_every_batch_size(networks):
 
 
 def test_equal_networks_share_a_compiled_function(networks):
-    scorer_lib._jitted_score.cache_clear()
-    make(networks)
-    make((build_networks(tiny_config()), networks[1]))
-    assert scorer_lib._jitted_score.cache_info().misses == 1
+    one = make(networks)
+    other = make((build_networks(tiny_config()), networks[1]))
+    assert one._score is other._score
+    assert one._use is other._use
 
 
 def test_scores_that_are_not_finite_name_the_image(networks):

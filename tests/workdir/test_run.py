@@ -22,7 +22,7 @@ def begin(folder, config=None, images=IMAGES):
 
 def test_a_new_run_writes_its_config_and_the_fingerprint_of_its_images(tmp_path):
     config = tiny_config()
-    assert begin(tmp_path / "w", config).folder == tmp_path / "w"
+    assert begin(tmp_path / "w", config) == tmp_path / "w"
     assert names_in(tmp_path / "w") == [".lock", "config.json", "images.json"]
     assert run.load_config(tmp_path / "w") == config
     assert json.loads((tmp_path / "w/images.json").read_text())["count"] == 3
@@ -31,13 +31,13 @@ def test_a_new_run_writes_its_config_and_the_fingerprint_of_its_images(tmp_path)
 
 def test_the_workdir_is_locked_while_the_run_is_open_and_not_afterwards(tmp_path):
     def try_to_open():
-        with run.open_finished_run(tmp_path):
+        with lock.hold(tmp_path):
             pass
 
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         for opened in (
             run.open_run(tmp_path, tiny_config(), IMAGES),
-            run.open_finished_run(tmp_path),
+            lock.hold(tmp_path),
         ):
             with opened, pytest.raises(CheckpointError, match="another process trains"):
                 pool.submit(try_to_open).result()
@@ -107,11 +107,8 @@ def test_folders_that_hold_no_run_are_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(CheckpointError, match="file: is a file; give a folder"):
         begin(tmp_path / "file")
-    with (
-        pytest.raises(CheckpointError, match=r"holds no run \(no config.json\)"),
-        run.open_finished_run(tmp_path / "none"),
-    ):
-        pass
+    with pytest.raises(CheckpointError, match=r"holds no run \(no config.json\)"):
+        run.load_config(tmp_path / "none")
     assert not (tmp_path / "none").exists()
     (tmp_path / "w/checkpoints").mkdir(parents=True)
     with pytest.raises(CheckpointError, match="has checkpoints but no config.json"):

@@ -26,8 +26,8 @@ _SHRINK_EPSILON = 1e-12
 class Softmax(Rule):
     """Softmax of the similarities, Eq. (1): ``w_i = exp(s_i) / sum_j exp(s_j)``.
 
-    ``s_i`` is the similarity of the query and item i over a temperature; in the paper the cosine
-    and 1. The weights are in [0, 1] and sum to one.
+    ``s_i`` is the similarity of the query and item i, divided by the temperature. The paper uses
+    the cosine and temperature 1. The weights are in [0, 1] and sum to one.
     """
 
     properties = Properties("one", equivariant=True, nearest_when_cold=True)
@@ -49,11 +49,7 @@ class _Cut(Rule):
         return Properties("at_most_one", equivariant=True, nearest_when_cold=True)
 
     def check(self, items: int, size: int, *, frozen: bool) -> None:
-        """Checks that the rule can read a bank of N items of D values.
-
-        Raises:
-            ConfigError: if ``cut`` exceeds N, so that every weight is dropped, or as in `Rule`.
-        """
+        """As in `Rule`; also raises ConfigError if `cut` exceeds N, which drops every weight."""
         if self.cut > items:
             raise ConfigError(
                 f"memory.addressing: {self}: no weight reaches cut/N with {items} items; set cut "
@@ -65,12 +61,11 @@ class _Cut(Rule):
 class Threshold(_Cut):
     """DAAD's rule: softmax weights without those below ``cut / N`` (Section 3.1.2).
 
-    A weight equal to the cut is kept, compared with a relative tolerance of 1e-5. The kept weights
-    are not rescaled, so their sum is at most one.
+    A weight equal to the limit is kept, up to a relative tolerance of 1e-5. The kept weights are
+    not rescaled, so their sum is at most one.
 
-    Attributes:
-        cut: smallest weight that is kept, as a multiple of 1/N; at least 0, 1 in the paper. Above 1
-            a read may drop every weight; its block is then zero.
+    `cut` is at least 0; the paper uses 1. With a cut above 1 a read may drop every weight; its
+    block is then zero.
     """
 
     def weigh(self, similarities: jax.Array, params: Arrays) -> jax.Array:
@@ -83,9 +78,7 @@ class Threshold(_Cut):
 class ThresholdRenormalized(_Cut):
     """`Threshold` with the kept weights scaled to sum to one.
 
-    Attributes:
-        cut: smallest softmax weight that is kept, as a multiple of 1/N; at least 0. Above 1 a read
-            may drop every weight; its block is then zero.
+    `cut` is at least 0. With a cut above 1 a read may drop every weight; its block is then zero.
     """
 
     @property
@@ -110,11 +103,9 @@ class HardShrinkage(_Cut):
 
     ``w'_i = max(w_i - c, 0) w_i / (|w_i - c| + epsilon)`` of the softmax weights w with
     ``c = cut / N``, then ``w' / ||w'||_1`` (Gong et al., ICCV 2019, Section 3.3.3; epsilon 1e-12 as
-    in the authors' code). The weights are all zero where no softmax weight is above c.
+    in the authors' code). If no softmax weight is above c, all weights are zero.
 
-    Attributes:
-        cut: c as a multiple of 1/N, at least 0; the paper takes values from 1 to 3.
-        entropy_weight: weight of the entropy loss, at least 0.
+    `cut` is at least 0; the paper uses values from 1 to 3. `entropy_weight` is at least 0.
     """
 
     entropy_weight: float = hyperparameter(0.0002, at_least=0)
@@ -128,14 +119,10 @@ class HardShrinkage(_Cut):
         return shrunk.astype(similarities.dtype)
 
     def losses(self, reads: BatchReads) -> dict[str, jax.Array]:
-        """The mean over reads of ``sum_i -w_i log w_i``; 0 log 0 is 0, without gradient."""
+        """The mean over reads of ``sum_i -w_i log w_i``; zero weights add 0 and no gradient."""
         positive = reads.weights > 0.0
         logarithms = jnp.log(jnp.where(positive, reads.weights, 1.0))
         return {"entropy_loss": jnp.mean(jnp.sum(-reads.weights * logarithms, axis=-1))}
-
-    def loss_weights(self) -> dict[str, float]:
-        """The weight of the entropy loss."""
-        return {"entropy_loss": self.entropy_weight}
 
 
 @dataclass(frozen=True)
@@ -145,8 +132,7 @@ class TopK(Rule):
     Sparse access memory (Rae et al., NeurIPS 2016, Section 3.1, Eq. 4), with an exact search. The
     paper keeps the k largest weights of the softmax over all items; here they sum to one.
 
-    Attributes:
-        k: number of items, at least 1. Of equal similarities the first items are taken.
+    k is at least 1 and at most N. Of equally similar items the first ones are taken.
     """
 
     k: int = hyperparameter(4, at_least=1)
@@ -161,11 +147,7 @@ class TopK(Rule):
         return top_k(similarities, self.k)
 
     def check(self, items: int, size: int, *, frozen: bool) -> None:
-        """Checks that the rule can read a bank of N items of D values.
-
-        Raises:
-            ConfigError: if k exceeds N, or as in `Rule`.
-        """
+        """As in `Rule`; also raises ConfigError if k exceeds N."""
         check_k(self, self.k, items)
         super().check(items, size, frozen=frozen)
 
@@ -176,7 +158,7 @@ class Mean(Rule):
     properties = Properties("one", equivariant=True)
 
     def weigh(self, similarities: jax.Array, params: Arrays) -> jax.Array:
-        """Weights ``(N,)`` of 1/N each."""
+        """Weights ``(N,)``, each 1/N."""
         return jnp.full_like(similarities, 1.0 / similarities.shape[0])
 
 
@@ -189,10 +171,8 @@ class Gumbel(Rule):
     temperature is ``tau = max(end, start exp(-rate step))`` (Section 4.2). The rule's state counts
     training steps; evaluation uses the temperature after the last one.
 
-    Attributes:
-        start: temperature at step 0, above 0.
-        end: lowest temperature, above 0.
-        rate: rate of decay per step, at least 0.
+    `start`, the temperature at step 0, and `end`, the lowest temperature, are above 0. The decay
+    `rate` per step is at least 0.
     """
 
     start: float = hyperparameter(1.0, above=0)
@@ -217,7 +197,7 @@ class Gumbel(Rule):
         return jnp.maximum(self.end, self.start * jnp.exp(-self.rate * step))
 
     def init_state(self, items: jax.Array) -> dict[str, jax.Array]:
-        """The number of training steps, 0."""
+        """The count of training steps, which starts at 0."""
         return {"steps": jnp.zeros(())}
 
     def update(self, state: Arrays, reads: BatchReads) -> dict[str, jax.Array]:
@@ -226,17 +206,13 @@ class Gumbel(Rule):
 
 
 def top_k(similarities: jax.Array, k: int) -> jax.Array:
-    """Softmax over the k largest of similarities ``(N,)``, over all where N is smaller."""
+    """Softmax over the k largest similarities of ``(N,)``, or over all if N is below k."""
     values, positions = jax.lax.top_k(similarities, min(k, similarities.shape[0]))
     return jnp.zeros_like(similarities).at[positions].set(jax.nn.softmax(values))
 
 
 def check_k(rule: Rule, k: int, items: int) -> None:
-    """Checks that a rule takes at most all items.
-
-    Raises:
-        ConfigError: if k exceeds the number of items.
-    """
+    """Raises ConfigError if a rule's k exceeds the number of items."""
     if k > items:
         raise ConfigError(
             f"memory.addressing: {rule}: k={k} is more than memory.items={items}; set k to at most "

@@ -1,54 +1,46 @@
-"""MNAD's memory (Park, Noh and Ham, CVPR 2020): its read, two losses and its update."""
+"""MNAD's memory (Park, Noh and Ham, CVPR 2020): its read, its update and its two losses."""
 
 from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 
-from daad_jax.addressing.rule import Arrays, BatchReads, Properties, Rule, hyperparameter
+from daad_jax.addressing.rule import Arrays, BatchReads, hyperparameter
+from daad_jax.addressing.rules.dense import Softmax
 from daad_jax.addressing.similarity import matmul, normalized
 
 
 @dataclass(frozen=True)
-class MNAD(Rule):
-    """MNAD: softmax reads of items of length 1, which the queries move and no gradient does.
+class MNAD(Softmax):
+    """MNAD: softmax reads of items of length 1. Queries move the items; gradients do not.
 
-    Deviations: the decoder gets the read alone, whereas the paper's also gets the query, which
-    would bypass the memory; and gradients pass through the weights, whereas the authors' code
+    There are two deviations. The decoder gets the read alone; the paper's decoder also gets the
+    query, which would bypass the memory. Gradients pass through the weights; the authors' code
     stops them.
 
-    Attributes:
-        margin: margin of the separateness loss, at least 0.
-        compactness_weight: weight of the compactness loss, at least 0.
-        separateness_weight: weight of the separateness loss, at least 0.
+    The margin of the separateness loss and the weights of both losses are at least 0.
     """
 
     margin: float = hyperparameter(1.0, at_least=0)
     compactness_weight: float = hyperparameter(0.1, at_least=0)
     separateness_weight: float = hyperparameter(0.1, at_least=0)
 
-    properties = Properties("one", equivariant=True, nearest_when_cold=True)
-
-    def weigh(self, similarities: jax.Array, params: Arrays) -> jax.Array:
-        """Softmax of finite similarities ``(N,)``: weights ``(N,)`` that sum to one."""
-        return jax.nn.softmax(similarities)
-
     def init_state(self, items: jax.Array) -> dict[str, jax.Array]:
         """The items ``(N, D)`` scaled to length 1."""
         return {"memory_items": normalized(items)}
 
     def update(self, state: Arrays, reads: BatchReads) -> dict[str, jax.Array]:
-        """Moves the items to the queries of the batch, the paper's update.
+        """Moves the items towards the queries of the batch, as in the paper.
 
-        ``p_m <- f(p_m + sum_k v'_km q_k)`` over the queries k whose nearest item is m, with f the
-        scaling to length 1. ``v_km`` is a softmax over all queries, and v' is v over its largest
-        value among the queries of m (in the authors' code, among all queries). An item that is no
-        query's nearest keeps its direction.
+        ``p_m <- f(p_m + sum_k v'_km q_k)``. The sum is over the queries k whose nearest item is m,
+        and f scales to length 1. ``v_km`` is a softmax over all queries; v' is v divided by its
+        largest value among the queries of m (in the authors' code, among all queries). An item that
+        is not the nearest of any query keeps its direction.
         """
         queries, items = normalized(reads.queries), normalized(state["memory_items"])
         products = matmul(queries, items.T)
         assigned = jax.nn.one_hot(jnp.argmax(products, axis=1), items.shape[0], dtype=items.dtype)
-        # v' is exp of the difference to the largest product: the softmax's own sum cancels.
+        # v' is exp of the difference from the largest product: the sum of the softmax cancels.
         largest = jnp.max(jnp.where(assigned > 0.0, products, -jnp.inf), axis=0)
         shares = assigned * jnp.exp(jnp.minimum(products - largest[None, :], 0.0))
         return {"memory_items": normalized(items + matmul(shares.T, queries))}
@@ -58,20 +50,14 @@ class MNAD(Rule):
 
         ``d_1`` and ``d_2`` are the distances of a query, scaled to length 1, from its two nearest
         items. Compactness is the mean of ``d_1`` (in the authors' code the mean squared
-        difference). Separateness is the mean of ``max(d_1 - d_2 + margin, 0)``, 0 for one item.
+        difference). Separateness is the mean of ``max(d_1 - d_2 + margin, 0)``; it is 0 for a bank
+        of one item.
         """
         first, second = _nearest_distances(reads)
         apart = jnp.zeros(())
         if second is not None:
             apart = jnp.mean(jax.nn.relu(first - second + self.margin))
         return {"compactness_loss": jnp.mean(first), "separateness_loss": apart}
-
-    def loss_weights(self) -> dict[str, float]:
-        """The weights of both losses."""
-        return {
-            "compactness_loss": self.compactness_weight,
-            "separateness_loss": self.separateness_weight,
-        }
 
 
 def _nearest_distances(reads: BatchReads) -> tuple[jax.Array, jax.Array | None]:

@@ -14,13 +14,10 @@ from daad_jax.errors import ConfigError
 
 @dataclass(frozen=True)
 class Hopfield(Rule):
-    """Modern Hopfield retrieval (Ramsauer et al., ICLR 2021, Eq. 3), repeated.
+    """Modern Hopfield retrieval in 1 to 50 steps (Ramsauer et al., ICLR 2021, Eq. 3).
 
     ``x <- M^T softmax(beta M x)``, starting from the query; beta is one over the temperature. One
     step is the read of `daad_jax.addressing.Softmax`.
-
-    Attributes:
-        steps: number of retrieval steps, from 1 to 50.
     """
 
     steps: int = hyperparameter(1, at_least=1, at_most=50)
@@ -45,11 +42,10 @@ class ProductKey(Rule):
     """Product keys (Lample et al., NeurIPS 2019): softmax over the k best of N learned keys.
 
     Each key is a pair of sub-keys, one for each half of the query; its similarity is the sum of the
-    similarities of the halves. N is a square and D is even. The items are the values. All N sums
-    are computed; searching the k best of each half first, as in the paper, gives the same result.
+    similarities of the halves. The items are the values. All N sums are computed; searching the k
+    best of each half first, as in the paper, gives the same result.
 
-    Attributes:
-        k: number of keys, at least 1.
+    N must be a square, D even, and k from 1 to N.
     """
 
     k: int = hyperparameter(4, at_least=1)
@@ -67,7 +63,7 @@ class ProductKey(Rule):
         return {"subkeys": scale * jax.random.normal(key, shape, items.dtype)}
 
     def read(self, request: Request) -> Answer:
-        """Reads the values of the k most similar keys; key ``i n + j`` has sub-keys i and j."""
+        """Reads the k most similar keys; with ``n = sqrt(N)``, key ``i n + j`` is the pair i, j."""
         first, second = jnp.split(request.query, 2)
         subkeys = request.params["subkeys"]
         rows, columns = request.compare(first, subkeys[0]), request.compare(second, subkeys[1])
@@ -75,11 +71,7 @@ class ProductKey(Rule):
         return Answer(matmul(weights, request.items), weights)
 
     def check(self, items: int, size: int, *, frozen: bool) -> None:
-        """Checks that the rule can read a bank of N items of D values.
-
-        Raises:
-            ConfigError: if N is not a square, D is odd or k exceeds N, or as in `Rule`.
-        """
+        """As in `Rule`; also raises ConfigError if N is not a square, D is odd or k exceeds N."""
         root = math.isqrt(items)
         if root**2 != items:
             nearest = max(1, round(math.sqrt(items))) ** 2

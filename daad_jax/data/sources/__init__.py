@@ -9,35 +9,28 @@ from daad_jax.data.sources import cifar10, digits, folder, mnist, textures, tfds
 
 
 class Source(Protocol):
-    """What every module of this folder provides. A new source is one file and one row below."""
+    """What every module here provides. A new source is one file and one row of `SOURCES`."""
 
     def list_categories(self, config: DataConfig) -> list[str]:
-        """Returns the categories that `data.category` stands for; "all" stands for every one.
+        """Returns the categories that `data.category` stands for. "all" stands for every one.
 
-        Raises:
-            ConfigError: if there is no such category.
-            DataError: if the data is missing.
+        Raises ConfigError if there is no such category, and DataError if the data is missing.
         """
 
     def load(self, config: DataConfig, category: str, cache: Path | None) -> Dataset:
-        """Loads one category.
+        """Loads one category, one of `list_categories`.
 
-        Args:
-            config: the data section of a config.
-            category: one of `list_categories`.
-            cache: folder for arrays above `data.memory_limit_mb`; None keeps them in memory.
-
-        Raises:
-            ConfigError: if the source cannot provide what the config asks for.
-            DataError: if data is missing or damaged.
+        `cache` is a folder for arrays above `data.memory_limit_mb`. If it is None they stay in
+        memory. Raises ConfigError if the source cannot provide what the config asks for, and
+        DataError if data is missing or damaged.
         """
 
 
 SOURCES: dict[str, Source] = {
     "textures": textures,
     "folder": folder,
-    "digits": digits,
-    "mnist": mnist,
-    "cifar10": cifar10,
-    "tfds": tfds,
+    "digits": digits.SOURCE,
+    "mnist": mnist.SOURCE,
+    "cifar10": cifar10.SOURCE,
+    "tfds": tfds.SOURCE,
 }

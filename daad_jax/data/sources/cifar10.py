@@ -1,4 +1,4 @@
-"""CIFAR-10 from its original binary files; the train and the test split are the original ones."""
+"""CIFAR-10 from its original binary files, with the original training and test split."""
 
 import tarfile
 import zlib
@@ -9,9 +9,8 @@ import numpy as np
 
 from daad_jax.config import DataConfig
 from daad_jax.data import originals
-from daad_jax.data.dataset import Dataset
 from daad_jax.data.decode import read_bytes
-from daad_jax.data.one_class import choose_classes, load_one_class, raw_split
+from daad_jax.data.one_class import LabelledSet, LabelledSource, in_memory
 from daad_jax.errors import DataError
 
 CLASSES = (
@@ -29,48 +28,22 @@ _CHANNELS, _HEIGHT, _WIDTH = 3, 32, 32
 _RECORD = 1 + _CHANNELS * _HEIGHT * _WIDTH  # bytes: the label, then the planes of the image
 
 
-def list_categories(config: DataConfig) -> list[str]:
-    """Returns the classes that `data.category` stands for.
+def open_set(config: DataConfig) -> LabelledSet:
+    """Opens CIFAR-10 in `data.root`, or downloads its archive if that is empty.
 
-    Raises:
-        ConfigError: if there is no such class.
-    """
-    return choose_classes(config.category, CLASSES)
-
-
-def load(config: DataConfig, category: str, cache: Path | None) -> Dataset:
-    """Loads CIFAR-10 with one class as the normal one.
-
-    Args:
-        config: root ("" to download the archive), size, channels, filter and held-out images.
-        category: the normal class, by name or index.
-        cache: folder for arrays above the memory limit; None keeps them in memory.
-
-    Returns:
-        The data set: the training images of the normal class, and all 10,000 test images.
-
-    Raises:
-        ConfigError: if there is no such class.
-        DataError: if a file is missing or damaged, or the archive cannot be downloaded.
+    Raises DataError if a file is missing or damaged, or the archive cannot be downloaded.
     """
     contents = read_files(originals.find_folder(config, "CIFAR-10", [ARCHIVE]))
-    train = raw_split("train", *parse_split(contents, "train"))
-    test = raw_split("test", *parse_split(contents, "test"))
-    return load_one_class("CIFAR-10", CLASSES, (train, test), config, category, cache)
+    return LabelledSet(
+        "CIFAR-10", CLASSES, *(in_memory(*parse_split(contents, split)) for split in FILES)
+    )
 
 
 def read_files(root: Path) -> dict[Path, bytes]:
-    """Reads the six original files.
+    """Reads the six original files. Returns their bytes by path.
 
-    Args:
-        root: the folder that holds the files, or their folder ``cifar-10-batches-bin``, or the
-            archive ``cifar-10-binary.tar.gz``.
-
-    Returns:
-        The files' bytes by path.
-
-    Raises:
-        DataError: if a file is missing or the archive is damaged.
+    `root` is a folder that holds the files, their folder ``cifar-10-batches-bin`` or the archive
+    ``cifar-10-binary.tar.gz``. Raises DataError if a file is missing or the archive is damaged.
     """
     folder = root / FOLDER if (root / FOLDER).is_dir() else root
     absent = [folder / name for name in _ALL_FILES if not (folder / name).is_file()]
@@ -82,17 +55,10 @@ def read_files(root: Path) -> dict[Path, bytes]:
 
 
 def parse_split(contents: Mapping[Path, bytes], split: str) -> tuple[np.ndarray, np.ndarray]:
-    """Parses the files of one split, in their original order.
+    """Parses the files of one split, "train" or "test", in their original order.
 
-    Args:
-        contents: the bytes of the six files by path.
-        split: "train" or "test".
-
-    Returns:
-        The images, uint8 ``(n, 32, 32, 3)``, and their labels, uint8 ``(n,)``.
-
-    Raises:
-        DataError: if a file is damaged.
+    `contents` is what `read_files` returned. Returns the images, uint8 ``(n, 32, 32, 3)``, and
+    their labels, uint8 ``(n,)``. Raises DataError if a file is damaged.
     """
     by_name = {path.name: path for path in contents}
     pixels, labels = [], []
@@ -122,3 +88,6 @@ def _read_archive(archive: Path) -> dict[Path, bytes]:
     if len(contents) < len(wanted):
         raise DataError(f"{archive}: does not hold CIFAR-10's six files; restore it")
     return contents
+
+
+SOURCE = LabelledSource(open_set, CLASSES)

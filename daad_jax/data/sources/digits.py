@@ -5,47 +5,19 @@ the others are test images. A run trains on the training images of the normal cl
 on the test images of all ten classes.
 """
 
-from pathlib import Path
-
 import numpy as np
 
 from daad_jax.config import DataConfig
-from daad_jax.data.dataset import Dataset
-from daad_jax.data.one_class import choose_classes, load_one_class, raw_split
+from daad_jax.data.one_class import LabelledSet, LabelledSource, in_memory
 
 CLASSES = tuple("0123456789")
 
 
-def list_categories(config: DataConfig) -> list[str]:
-    """Returns the digits that `data.category` stands for.
-
-    Raises:
-        ConfigError: if there is no such digit.
-    """
-    return choose_classes(config.category, CLASSES)
-
-
-def load(config: DataConfig, category: str, cache: Path | None) -> Dataset:
-    """Loads the digits with one class as the normal one.
-
-    Args:
-        config: size, channels, filter and held-out images.
-        category: the normal class, "0" to "9".
-        cache: folder for arrays above the memory limit; None keeps them in memory.
-
-    Returns:
-        The data set.
-
-    Raises:
-        ConfigError: if there is no such class.
-    """
+def open_set(config: DataConfig) -> LabelledSet:
+    """Opens the digits, which need no file."""
     pixels, labels = read_digits()
-    train, test = split_digits(labels)
-    splits = (
-        raw_split("train", pixels[..., None], labels, train),
-        raw_split("test", pixels[..., None], labels, test),
-    )
-    return load_one_class("digits", CLASSES, splits, config, category, cache)
+    splits = (in_memory(pixels[..., None], labels, part) for part in split_digits(labels))
+    return LabelledSet("digits", CLASSES, *splits)
 
 
 def read_digits() -> tuple[np.ndarray, np.ndarray]:
@@ -59,8 +31,7 @@ def read_digits() -> tuple[np.ndarray, np.ndarray]:
 def split_digits(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns the indices of the training and of the test images of all classes, each ascending.
 
-    Args:
-        labels: int ``(n,)``, each image's class.
+    `labels` is int ``(n,)``, each image's class.
     """
     train, test = [], []
     for label in range(len(CLASSES)):
@@ -69,3 +40,6 @@ def split_digits(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         train.append(own[:cut])
         test.append(own[cut:])
     return np.sort(np.concatenate(train)), np.sort(np.concatenate(test))
+
+
+SOURCE = LabelledSource(open_set, CLASSES)

@@ -38,9 +38,8 @@ def list_categories(config: DataConfig) -> list[str]:
     categories in the order of the paper's Table 1, then others by name. Their layout is checked
     without decoding an image.
 
-    Raises:
-        ConfigError: if `data.root` is empty.
-        DataError: if the root holds no category, or a folder or file of one cannot be used.
+    Raises ConfigError if `data.root` is empty, and DataError if the root holds no category, or if a
+    folder or file of one cannot be used.
     """
     root = root_folder(config)
     if config.category != ALL:
@@ -55,18 +54,11 @@ def list_categories(config: DataConfig) -> list[str]:
 def load(config: DataConfig, category: str, cache: Path | None) -> Dataset:
     """Decodes and resizes every image of one category.
 
-    Args:
-        config: root, size, channels, filter, held-out images and the policy for unreadable files.
-        category: the category's folder; "" if `config.root` is the category.
-        cache: folder for arrays above the memory limit; None keeps them in memory.
-
-    Returns:
-        The data set.
-
-    Raises:
-        ConfigError: if `data.root` is empty.
-        DataError: if a folder is missing, empty or unreadable, or too many files are.
-        BadFileError: if a file cannot be used and `config.on_bad_file` is "stop".
+    `category` is the category's folder under `data.root`, or "" if `data.root` is the category
+    itself. `cache` is a folder for arrays above `data.memory_limit_mb`. If it is None they stay in
+    memory. Raises ConfigError if `data.root` is empty, and DataError if a folder is missing, empty
+    or unreadable, or if too many files are. If `data.on_bad_file` is "stop", the first bad file
+    raises BadFileError.
     """
     bad = BadFiles(config)
     tree = Tree(config, bad)
@@ -88,7 +80,8 @@ class _Listed(NamedTuple):
 
 def _category_names(root: Path) -> list[str]:
     names = [entry.name for entry in list_folder(root) if _holds_train(entry)]
-    names.sort(key=lambda name: (_paper_place(name), name))
+    known = [name for name in PAPER_CATEGORIES if name in names]
+    names = [*known, *(name for name in names if name not in known)]  # both in order
     if not names:
         is_category = is_folder(root / "train" / GOOD)
         hint = " (it is a category itself: set data.category='')" if is_category else ""
@@ -105,11 +98,6 @@ def _holds_train(folder: Path) -> bool:
     except DataError as error:
         warn(f"{error}; its folder is not used as a category")
         return False
-
-
-def _paper_place(name: str) -> int:
-    known = name in PAPER_CATEGORIES
-    return PAPER_CATEGORIES.index(name) if known else len(PAPER_CATEGORIES)
 
 
 def _category_folder(tree: Tree, category: str) -> Path:
@@ -130,14 +118,9 @@ def _category_folder(tree: Tree, category: str) -> Path:
     return folder
 
 
-def _list_images(tree: Tree, folder: Path) -> tuple[list[_Listed], list[_Listed]]:
-    """Lists the training images and the test images; opens none of them."""
-    normal = [_Listed(file, GOOD) for file in tree.list_images(folder / "train" / GOOD)]
-    return normal, _list_test(tree, folder)
-
-
-def _list_test(tree: Tree, root: Path) -> list[_Listed]:
-    """Lists the test images, normal ones first, without those whose mask is missing."""
+def _list_images(tree: Tree, root: Path) -> tuple[list[_Listed], list[_Listed]]:
+    """Lists the training and the test images, normal ones first, without those that lack a mask."""
+    normal = [_Listed(file, GOOD) for file in tree.list_images(root / "train" / GOOD)]
     defects = [folder for folder in tree.list_folders(root / "test") if folder.name != GOOD]
     if not defects:
         raise DataError(
@@ -156,23 +139,20 @@ def _list_test(tree: Tree, root: Path) -> list[_Listed]:
             listed += [_Listed(file, kind, mask) for file, mask in masks.items()]
         else:
             listed += [_Listed(file, kind) for file in files]
-    return listed
+    return normal, listed
 
 
 def _find_masks(tree: Tree, folder: Path, files: list[Path]) -> dict[Path, Path]:
-    """Returns the masks by file; files without one are added to `Tree.bad`."""
+    """Returns the masks by file. Files without one are added to `Tree.bad`."""
     names = set()
     if is_folder(folder):
         tree.check_folder(folder)
         names = {entry.name for entry in list_folder(folder)}
     masks = {}
     for file in files:
-        try:
+        with tree.bad.collecting():
             mask = folder / _mask_name(folder, names, file)
             tree.check_file(mask)
-        except BadFileError as error:
-            tree.bad.add(error)
-        else:
             masks[file] = mask
     return masks
 
@@ -192,25 +172,21 @@ def _mask_name(folder: Path, names: set[str], file: Path) -> str:
 def _load_masks(
     listed: list[_Listed], size: int, bad: BadFiles
 ) -> tuple[list[_Listed], np.ndarray | None]:
-    """Decodes the masks; a normal image gets an empty one.
+    """Decodes the masks. A normal image gets an empty one.
 
-    Returns:
-        The images without those whose mask cannot be used, and the masks, bool
-        ``(n, size, size)``, or None if no image has one.
+    Returns the images without those whose mask cannot be used, and the masks, bool
+    ``(n, size, size)``, or None if no image has one.
     """
     if all(entry.mask is None for entry in listed):
         return listed, None
     masks = np.zeros((len(listed), size, size), dtype=bool)
     kept: list[_Listed] = []
     for entry in listed:
-        if entry.mask is not None:
-            try:
+        with bad.collecting():
+            if entry.mask is not None:
                 content = decode.read_bytes(entry.mask)
                 masks[len(kept)] = decode.decode_mask(content, str(entry.mask), size=size)
-            except BadFileError as error:
-                bad.add(error)
-                continue
-        kept.append(entry)
+            kept.append(entry)
     return kept, masks[: len(kept)]
 
 

@@ -1,4 +1,4 @@
-"""MNIST from its four original files; the train and the test split are the original ones."""
+"""MNIST from its four original files, with the original training and test split."""
 
 import gzip
 import zlib
@@ -8,9 +8,8 @@ import numpy as np
 
 from daad_jax.config import DataConfig
 from daad_jax.data import originals
-from daad_jax.data.dataset import Dataset
 from daad_jax.data.decode import read_bytes
-from daad_jax.data.one_class import choose_classes, load_one_class, raw_split
+from daad_jax.data.one_class import LabelledSet, LabelledSource, in_memory
 from daad_jax.errors import DataError
 
 CLASSES = tuple("0123456789")
@@ -23,51 +22,24 @@ _ALL_FILES = (*FILES["train"], *FILES["test"])
 _SIZE = (28, 28)
 
 
-def list_categories(config: DataConfig) -> list[str]:
-    """Returns the digits that `data.category` stands for.
+def open_set(config: DataConfig) -> LabelledSet:
+    """Opens MNIST in `data.root`, or downloads it if that is empty.
 
-    Raises:
-        ConfigError: if there is no such digit.
-    """
-    return choose_classes(config.category, CLASSES)
-
-
-def load(config: DataConfig, category: str, cache: Path | None) -> Dataset:
-    """Loads MNIST with one digit as the normal class.
-
-    Args:
-        config: root ("" to download the files), size, channels, filter and held-out images.
-        category: the normal class, "0" to "9".
-        cache: folder for arrays above the memory limit; None keeps them in memory.
-
-    Returns:
-        The data set: the training images of the normal class, and all 10,000 test images.
-
-    Raises:
-        ConfigError: if there is no such class.
-        DataError: if a file is missing or damaged, or the files cannot be downloaded.
+    Raises DataError if a file is missing or damaged, or the files cannot be downloaded.
     """
     folder = originals.find_folder(config, "MNIST", _ALL_FILES)
     for name in _ALL_FILES:
         if not (folder / name).is_file():
             raise originals.missing(folder / name, "MNIST", _ALL_FILES)
-    train = raw_split("train", *read_split(folder, "train"))
-    test = raw_split("test", *read_split(folder, "test"))
-    return load_one_class("MNIST", CLASSES, (train, test), config, category, cache)
+    splits = (in_memory(*read_split(folder, split)) for split in FILES)
+    return LabelledSet("MNIST", CLASSES, *splits)
 
 
 def read_split(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
-    """Reads one split in its original order.
+    """Reads one split, "train" or "test", in its original order.
 
-    Args:
-        folder: the folder with the original files.
-        split: "train" or "test".
-
-    Returns:
-        The images, uint8 ``(n, 28, 28, 1)``, and their labels, uint8 ``(n,)``.
-
-    Raises:
-        DataError: if a file is missing or damaged.
+    Returns the images, uint8 ``(n, 28, 28, 1)``, and their labels, uint8 ``(n,)``. Raises DataError
+    if a file is missing or damaged.
     """
     images_path, labels_path = (folder / name for name in FILES[split])
     pixels = _read_idx(images_path, dimensions=3)
@@ -96,3 +68,6 @@ def _read_idx(path: Path, *, dimensions: int) -> np.ndarray:
     if len(data) - begin != int(np.prod(sizes)):
         raise DataError(f"{path}: has more or fewer bytes than its header says; restore it")
     return np.frombuffer(data, np.uint8, offset=begin).reshape(sizes)
+
+
+SOURCE = LabelledSource(open_set, CLASSES)

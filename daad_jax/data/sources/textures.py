@@ -1,9 +1,9 @@
 """The embedded textures: crops of three photographs, with artificial defects made of real pixels.
 
 The photographs (brick, grass, gravel; 512 x 512 grey) are part of the scikit-image package, so
-nothing is downloaded. Each is divided into regions that share no pixel: rows 160 to 255 and 416 to
-511 are the test region; of the other rows, columns 0 to 95 are the calibration region and the rest
-the training region. So both halves of a photograph are in the training and in the test set. All
+nothing is downloaded. Each is divided into regions that share no pixel. Rows 160 to 255 and 416 to
+511 are the test region. Of the other rows, columns 0 to 95 are the calibration region and the rest
+is the training region. So both halves of a photograph are in the training and in the test set. All
 random draws have fixed seeds: the same package versions give the same pixels on every machine.
 """
 
@@ -31,9 +31,11 @@ AREA_RANGE = (0.005, 0.05)
 MIN_CHANGE = 1.0
 
 Array = np.ndarray
+Rng = np.random.Generator
+Pair = tuple[Array, Array]
 # A defect takes a float crop, its photograph, the other photographs and a random generator, and
 # returns the changed crop and its mask.
-Defect = Callable[[Array, Array, list[Array], np.random.Generator], tuple[Array, Array]]
+Defect = Callable[[Array, Array, list[Array], Rng], Pair]
 
 Region = tuple[int, int, int, int]
 # The parts of each region: top, bottom, left and right in pixels.
@@ -45,8 +47,7 @@ TEST_REGION: tuple[Region, ...] = ((160, 256, 0, 512), (416, 512, 0, 512))
 def list_categories(config: DataConfig) -> list[str]:
     """Returns the photographs that `data.category` stands for.
 
-    Raises:
-        ConfigError: if there is no such photograph.
+    Raises ConfigError if there is no such photograph.
     """
     if config.category == ALL:
         return list(CATEGORIES)
@@ -75,7 +76,6 @@ def load(config: DataConfig, category: str, cache: Path | None) -> Dataset:
     Raises:
         ConfigError: if the config asks for another size, channels or brightness.
     """
-    del cache
     if config.image_size != CROP or config.channels != 1:
         raise ConfigError(
             f"data.image_size: the textures need data.image_size={CROP} and data.channels=1"
@@ -100,7 +100,7 @@ def read_photograph(name: str) -> np.ndarray:
         return np.asarray(image.convert("L"))
 
 
-def _test_set(own: np.ndarray, others: list[np.ndarray], rng: np.random.Generator) -> ImageSet:
+def _test_set(own: np.ndarray, others: list[np.ndarray], rng: Rng) -> ImageSet:
     good = _normal_set("test/good", _crops(own, TEST_REGION, TEST_GOOD, rng))
     images, masks, names, kinds = [], [], [], []
     for kind, make in _DEFECTS.items():
@@ -120,9 +120,7 @@ def _test_set(own: np.ndarray, others: list[np.ndarray], rng: np.random.Generato
     )
 
 
-def _visible_defect(
-    make: Defect, crop: Array, own: Array, others: list[Array], rng: np.random.Generator
-) -> tuple[Array, Array]:
+def _visible_defect(make: Defect, crop: Array, own: Array, others: list[Array], rng: Rng) -> Pair:
     """Draws a defect until its area is in `AREA_RANGE` and its change is large enough to see."""
     while True:
         image, mask = make(crop.astype(np.float64), own, others, rng)
@@ -139,10 +137,8 @@ def _normal_set(prefix: str, crops: np.ndarray) -> ImageSet:
     return ImageSet(crops[..., None], names, [GOOD] * len(crops))
 
 
-def _crops(
-    photograph: Array, region: tuple[Region, ...], count: int, rng: np.random.Generator
-) -> Array:
-    """Cuts crops at random places of a region; all parts are equally likely."""
+def _crops(photograph: Array, region: tuple[Region, ...], count: int, rng: Rng) -> Array:
+    """Cuts crops at random places of a region. All parts are equally likely."""
     crops = []
     for part in rng.integers(len(region), size=count):
         top, bottom, left, right = region[part]
@@ -151,16 +147,13 @@ def _crops(
     return np.stack(crops)
 
 
-def _blob(rng: np.random.Generator) -> np.ndarray:
+def _blob(rng: Rng) -> np.ndarray:
     """A random connected region of 2 to 5 % of the crop."""
     return blob_field(CROP, (0.02, 0.047), rng) < 1.0
 
 
-def _patch(
-    crop: Array, own: Array, others: list[Array], rng: np.random.Generator
-) -> tuple[Array, Array]:
+def _patch(crop: Array, own: Array, others: list[Array], rng: Rng) -> Pair:
     """A patch of another photograph at half scale, with the mean and contrast of its new place."""
-    del own
     mask = _blob(rng)
     other = others[rng.integers(len(others))]
     small = shrink(other)
@@ -175,11 +168,8 @@ def shrink(photograph: np.ndarray) -> np.ndarray:
     return photograph.reshape(height // 2, 2, width // 2, 2).mean(axis=(1, 3))
 
 
-def _strip(
-    crop: Array, own: Array, others: list[Array], rng: np.random.Generator
-) -> tuple[Array, Array]:
-    """A strip moved along its length; the gap behind it is dark."""
-    del others
+def _strip(crop: Array, own: Array, others: list[Array], rng: Rng) -> Pair:
+    """A strip moved along its length. The gap behind it is dark."""
     thickness, length, shift = rng.integers(5, 8), rng.integers(12, 18), rng.integers(7, 12)
     across = rng.random() < 0.5
     moved = (crop.T if across else crop).copy()
@@ -193,11 +183,8 @@ def _strip(
     return (moved.T, mask.T) if across else (moved, mask)
 
 
-def _scratch(
-    crop: Array, own: Array, others: list[Array], rng: np.random.Generator
-) -> tuple[Array, Array]:
-    """A thin, dark, curved groove with a bright edge; the texture remains visible."""
-    del others
+def _scratch(crop: Array, own: Array, others: list[Array], rng: Rng) -> Pair:
+    """A thin, dark, curved groove with a bright edge. The texture remains visible."""
     start, end = rng.uniform(3, CROP - 3, size=(2, 2))
     path = curve(start, end, rng.normal(0.0, 4.0, size=2), CROP)
     groove = rasterize(path, CROP)
@@ -207,11 +194,8 @@ def _scratch(
     return scratched, groove | burr
 
 
-def _stain(
-    crop: Array, own: Array, others: list[Array], rng: np.random.Generator
-) -> tuple[Array, Array]:
-    """A stain that darkens or brightens the texture; the texture remains visible."""
-    del others
+def _stain(crop: Array, own: Array, others: list[Array], rng: Rng) -> Pair:
+    """A stain that darkens or brightens the texture, which remains visible."""
     mask = _blob(rng)
     amount = rng.choice([-1.0, 1.0]) * rng.uniform(2.0, 3.0) * own.std()
     opacity = ndimage.gaussian_filter(mask.astype(np.float64), 0.5) * mask

@@ -1,4 +1,4 @@
-"""Any labelled image set of tensorflow-datasets; reading a prepared set needs no TensorFlow.
+"""Any labelled image set of tensorflow-datasets. Reading a prepared set needs no TensorFlow.
 
 A set is prepared once, in a folder that is renamed when it is complete, and is read from there by
 random access. The library takes seconds to import, so it is imported only when a set is opened.
@@ -7,15 +7,13 @@ random access. The library takes seconds to import, so it is imported only when 
 import difflib
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from daad_jax.config import DataConfig
-from daad_jax.data.dataset import Dataset
-from daad_jax.data.one_class import LabelledSplit, choose_classes, load_one_class
+from daad_jax.data.one_class import LabelledSet, LabelledSource, LabelledSplit
 from daad_jax.data.originals import check_network, first_line, tfds_dir
 from daad_jax.errors import ConfigError, DataError
 
@@ -25,94 +23,12 @@ _FORMAT = "array_record"
 _LABEL_CHUNK = 4096
 
 
-def list_categories(config: DataConfig) -> list[str]:
-    """Returns the classes of the set `data.name` that `data.category` stands for.
+def open_set(config: DataConfig) -> LabelledSet:
+    """Opens the set `data.name` and prepares it first if needed.
 
-    Raises:
-        ConfigError: if there is no such set or class, or the set has no images or no labels.
-        DataError: if the set cannot be prepared.
+    Raises ConfigError if there is no such set, or if it has no images, labels, "train" or "test".
+    Raises DataError if it cannot be prepared or read.
     """
-    return choose_classes(config.category, _open_set(config).classes)
-
-
-def load(config: DataConfig, category: str, cache: Path | None) -> Dataset:
-    """Loads the set `data.name` with one class as the normal one.
-
-    Args:
-        config: name, tfds_dir, size, channels, filter, held-out images and the policy for
-            unreadable files.
-        category: the normal class, by name or index.
-        cache: folder for arrays above the memory limit; None keeps them in memory.
-
-    Returns:
-        The data set: the images of the normal class of the split "train", and the whole split
-        "test".
-
-    Raises:
-        ConfigError: if there is no such set or class, or the set has no images or no labels.
-        DataError: if the set cannot be prepared or read.
-    """
-    opened = _open_set(config)
-    splits = opened.labelled_split("train"), opened.labelled_split("test")
-    return load_one_class(config.name, opened.classes, splits, config, category, cache)
-
-
-@dataclass(frozen=True)
-class _Opened:
-    """A prepared set.
-
-    Attributes:
-        name: its name in error messages.
-        classes: the names of the classes.
-        image_key: name of the image feature.
-        label_key: name of the class feature.
-        splits: for "train" and "test" a sequence of records with encoded images.
-        folder: its folder.
-    """
-
-    name: str
-    classes: list[str]
-    image_key: str
-    label_key: str
-    splits: dict[str, Any]
-    folder: Path
-
-    def labelled_split(self, split: str) -> LabelledSplit:
-        """Reads the labels of a split; its images are read later."""
-
-        def read(index: int) -> bytes:
-            (record,) = self.records(split, [index])
-            return record[self.image_key]
-
-        count = len(self.splits[split])
-        labels = np.zeros(count, np.int64)
-        for start in range(0, count, _LABEL_CHUNK):
-            chunk = range(start, min(start + _LABEL_CHUNK, count))
-            records = self.records(split, chunk)
-            labels[chunk.start : chunk.stop] = [record[self.label_key] for record in records]
-        if len(labels) and labels.min() < 0:
-            raise ConfigError(
-                f"data.name: the {split} split of {self.name} has no labels; choose another set"
-            )
-        return LabelledSplit(split, np.arange(count), labels, read)
-
-    def records(self, split: str, indices: Sequence[int]) -> list[dict[str, Any]]:
-        """Returns some records of a split.
-
-        Raises:
-            DataError: if its files are damaged.
-        """
-        try:
-            return list(self.splits[split].__getitems__(indices))
-        except Exception as error:  # the library's readers raise many types
-            raise DataError(
-                f"{self.folder}: the {split} split is damaged ({first_line(error)}); remove the "
-                "folder to prepare the set again"
-            ) from error
-
-
-def _open_set(config: DataConfig) -> _Opened:
-    """Opens the set `data.name`; prepares it first if needed."""
     import tensorflow_datasets as tfds
 
     if not config.name:
@@ -137,8 +53,33 @@ def _open_set(config: DataConfig) -> _Opened:
             f"{builder.data_dir}: is prepared as {builder.info.file_format.value}, which cannot be "
             "read without TensorFlow; prepare it again in another --config.data.tfds_dir"
         ) from error
-    classes = list(builder.info.features[label_key].names)
-    return _Opened(config.name, classes, image_key, label_key, splits, Path(builder.data_dir))
+    folder, keys = Path(builder.data_dir), (image_key, label_key)
+    parts = [_labelled(name, splits[name], folder, keys) for name in ("train", "test")]
+    return LabelledSet(config.name, builder.info.features[label_key].names, *parts)
+
+
+def _labelled(split: str, source: Any, folder: Path, keys: tuple[str, str]) -> LabelledSplit:
+    """Reads the labels of a split. Its images are read later."""
+    image_key, label_key = keys
+
+    def records(indices: Sequence[int]) -> list[dict[str, Any]]:
+        try:
+            return list(source.__getitems__(indices))
+        except Exception as error:  # the library's readers raise many types
+            raise DataError(
+                f"{folder}: the {split} split is damaged ({first_line(error)}); remove the folder "
+                "to prepare the set again"
+            ) from error
+
+    labels = np.zeros(len(source), np.int64)
+    for start in range(0, len(source), _LABEL_CHUNK):
+        chunk = range(start, min(start + _LABEL_CHUNK, len(source)))
+        labels[chunk.start : chunk.stop] = [record[label_key] for record in records(chunk)]
+    if len(labels) and labels.min() < 0:
+        raise ConfigError(f"data.name: the {split} split has no labels; choose another set")
+    return LabelledSplit(
+        labels, np.arange(len(labels)), lambda index: records([index])[0][image_key]
+    )
 
 
 def _builder(config: DataConfig) -> Any:
@@ -192,7 +133,7 @@ def _is_prepared(builder: Any) -> bool:
 
 
 def _find_keys(features: Any, name: str) -> tuple[str, str]:
-    """Returns the names of the image and the class feature; prefers "image" and "label"."""
+    """Returns the names of the image and the class feature, "image" and "label" if it has them."""
     import tensorflow_datasets as tfds
 
     def find(kind: type, usual: str, what: str) -> str:
@@ -203,3 +144,6 @@ def _find_keys(features: Any, name: str) -> tuple[str, str]:
 
     image = find(tfds.features.Image, "image", "images")
     return image, find(tfds.features.ClassLabel, "label", "labels of classes")
+
+
+SOURCE = LabelledSource(open_set)

@@ -15,11 +15,9 @@ from daad_jax.models import layers
 class Encoder(nn.Module):
     """Stages of convolution, batch normalisation (not in the first) and leaky ReLU.
 
-    Attributes:
-        widths: channels of the stages, finest first.
-        before_activation: whether the returned maps are the stages' values before leaky ReLU.
-        batch_norm_momentum: weight of the old running statistics in their update.
-        dtype: the dtype of the computation and of the maps.
+    `widths` are the channels of the stages, finest first. With `before_activation` the returned
+    maps are the values before leaky ReLU. `batch_norm_momentum` is the weight of the old running
+    statistics. The maps have `dtype`.
     """
 
     widths: tuple[int, ...]
@@ -29,28 +27,15 @@ class Encoder(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool) -> tuple[jax.Array, ...]:
-        """Encodes images.
+        """Encodes images ``(B, H, W, C)`` in [-1, 1]; ``2 ** len(widths)`` must divide H and W.
 
-        Args:
-            images: ``(B, H, W, C)`` in [-1, 1]; ``2 ** len(widths)`` divides H and W.
-            train: batch statistics when true (apply with ``mutable=["batch_stats"]``), running
-                statistics when false.
-
-        Returns:
-            For stage l, counted from 1, ``(B, H / 2**l, W / 2**l, widths[l - 1])``; finest first.
+        With `train`, batch normalisation uses batch statistics; apply it then with
+        ``mutable=["batch_stats"]``. Otherwise it uses running statistics. Returns one map ``(B,
+        H / 2**l, W / 2**l, widths[l - 1])`` for each stage l, counted from 1, finest first.
         """
-        x, maps = images, []
+        x, maps, momentum = images, [], self.batch_norm_momentum
         for index, width in enumerate(self.widths):
-            first = index == 0
-            name = f"conv_{index + 1}"
-            x = layers.DownConv(width, use_bias=first, dtype=self.dtype, name=name)(x)
-            if not first:
-                x = layers.batch_norm(
-                    train=train,
-                    momentum=self.batch_norm_momentum,
-                    dtype=self.dtype,
-                    name=f"norm_{index + 1}",
-                )(x)
+            x = layers.stage(x, width, index, train=train, momentum=momentum, dtype=self.dtype)
             before, x = x, layers.leaky_relu(x)
             maps.append(before if self.before_activation else x)
         return tuple(maps)
@@ -80,46 +65,29 @@ class Decoder(nn.Module):
 
     @nn.compact
     def __call__(self, maps: Sequence[jax.Array], *, train: bool) -> jax.Array:
-        """Decodes maps.
+        """Decodes maps with the shapes and the order that `Encoder` returns.
 
-        Args:
-            maps: one ``(B, H / 2**l, W / 2**l, widths[l - 1])`` for each stage l, counted from 1;
-                finest first.
-            train: batch statistics when true (apply with ``mutable=["batch_stats"]``), running
-                statistics when false.
-
-        Returns:
-            ``(B, H, W, channels)`` in [-1, 1], float32.
+        `train` has the same meaning as there. Returns float32 ``(B, H, W, channels)`` in [-1, 1].
         """
         if self.activate_maps:
             maps = [layers.leaky_relu(one) for one in maps]
-        x = maps[-1]
+        x, dtype = maps[-1], self.dtype
+        options = {"train": train, "momentum": self.batch_norm_momentum, "dtype": dtype}
         for stage in range(len(self.widths), 1, -1):
-            x = self._up_conv(self.widths[stage - 2], False, stage)(x)
-            x = layers.batch_norm(
-                train=train,
-                momentum=self.batch_norm_momentum,
-                dtype=self.dtype,
-                name=f"norm_{stage}",
-            )(x)
-            x = jax.nn.relu(x)
+            width = self.widths[stage - 2]
+            x = layers.Conv(width, use_bias=False, up=True, dtype=dtype, name=f"conv_{stage}")(x)
+            x = jax.nn.relu(layers.batch_norm(name=f"norm_{stage}", **options)(x))
             if self.skips:
                 skip = maps[stage - 2]
                 x = x + skip if self.skip_join == "sum" else jnp.concatenate([x, skip], axis=-1)
-        return jnp.tanh(layers.at_least_float32(self._up_conv(self.channels, True, 1)(x)))
-
-    def _up_conv(self, features: int, use_bias: bool, stage: int) -> layers.UpConv:
-        return layers.UpConv(features, use_bias=use_bias, dtype=self.dtype, name=f"conv_{stage}")
+        x = layers.Conv(self.channels, use_bias=True, up=True, dtype=dtype, name="conv_1")(x)
+        return jnp.tanh(layers.at_least_float32(x))
 
 
 def build(config: Config) -> tuple[Encoder, Decoder]:
-    """Builds the encoder and the decoder.
+    """Builds the encoder and the decoder from `model`, `data.image_size` and `data.channels`.
 
-    Args:
-        config: a validated config; `model`, `data.image_size` and `data.channels` are used.
-
-    Raises:
-        ConfigError: if the stages do not halve the image size evenly.
+    Raises ConfigError if the stages do not halve the image size evenly.
     """
     model, size = config.model, config.data.image_size
     widths = tuple(model.widths)
