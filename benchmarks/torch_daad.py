@@ -59,6 +59,11 @@ def _norm(channels: int) -> nn.BatchNorm2d:
     return nn.BatchNorm2d(channels, eps=1e-5, momentum=0.1)
 
 
+def _mean_norm(difference: torch.Tensor) -> torch.Tensor:
+    """The mean over images of the L2 norm, not squared."""
+    return torch.linalg.vector_norm(difference.flatten(1), dim=1).mean()
+
+
 class Generator(nn.Module):
     """`daad_jax.models.autoencoder.Autoencoder`: all connections have memories and are joined."""
 
@@ -191,9 +196,9 @@ class Daad:
         )
         weights = self.weights
         generator_loss = (
-            weights.rec * functional.mse_loss(reconstruction, images)
+            weights.rec * _mean_norm(reconstruction - images)
             + weights.adv * functional.softplus(-logits_fake).mean()
-            + weights.ali * functional.mse_loss(features_fake, features_real)
+            + weights.ali * _mean_norm(features_fake - features_real)
         )
         discriminator_loss = (
             weights.adv

@@ -233,11 +233,16 @@ class LossConfig(Section):
         "weights of further losses that `daad_jax/train/losses.py` defines, such as "
         '"l1=0.5, other=1"',
     )
-    norm: str = option(
-        "mean_squared",
-        "norm in the reconstruction and alignment losses: the mean of squares over all elements, "
-        "or the mean over images of the norm, not squared",
-        one_of("mean_squared", "norm"),
+    rec_norm: str = option(
+        "norm",
+        'L_rec over a batch: the mean over images of the "norm" of the difference, as Eq. 4 is '
+        'written, the "mean_squared" difference, or the mean over images of its root',
+        one_of("norm", "mean_squared", "root_mean_squared"),
+    )
+    ali_norm: str = option(
+        "norm",
+        "the same for L_ali, Eq. 6",
+        one_of("norm", "mean_squared", "root_mean_squared"),
     )
     adversarial: str = option(
         "non_saturating",
@@ -286,6 +291,13 @@ class TrainConfig(Section):
     learning_rate: float = option(2e-4, "learning rate of Adam, for both networks", above(0))
     beta1: float = option(0.9, "decay of Adam's mean of gradients", BELOW_ONE)
     beta2: float = option(0.999, "decay of Adam's mean of squared gradients", BELOW_ONE)
+    corruption: str = option(
+        "none",
+        "what is done to the generator's input, from which it restores the clean image: turned by "
+        'a multiple of 90 degrees ("rotate"), "grey", with stains ("stain") or with masked cells '
+        '("inpaint"). Not in the paper',
+        one_of("none", "rotate", "grey", "stain", "inpaint"),
+    )
     average_decay: float = option(
         0.0,
         "decay of a running average of both networks' weights; above 0, the average is "

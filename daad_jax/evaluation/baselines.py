@@ -1,12 +1,21 @@
-"""Baselines: statistics of the images that use no network."""
+"""Baselines: statistics of the images, and the features of a discriminator without training."""
 
+from typing import Any
+
+import jax
+import jax.numpy as jnp
 import numpy as np
 from sklearn.decomposition import PCA
 
 from daad_jax.data import ImageSet
 from daad_jax.evaluation import metrics
+from daad_jax.models.autoencoder import normalize_images
+from daad_jax.models.discriminator import Discriminator
+from daad_jax.scoring.scores import mean_squared
 
 COMPONENTS = 32
+DRAWS = 3
+_BATCH = 64
 _MAX_FIT = 2000
 
 
@@ -23,12 +32,52 @@ def baseline_scores(train: ImageSet, test: ImageSet) -> dict[str, np.ndarray]:
     return named | {"pca": pca_error(train.images, test.images)}
 
 
-def evaluate_baselines(train: ImageSet, test: ImageSet) -> dict[str, dict[str, float]]:
-    """The ``image_auroc`` of each baseline, and ``turned_around``, which is 1 minus it."""
+def evaluate_baselines(
+    train: ImageSet, test: ImageSet, discriminator: Discriminator, reconstruction: np.ndarray
+) -> dict[str, dict[str, float]]:
+    """The ``image_auroc`` of each baseline, and ``turned_around``, which is 1 minus it.
+
+    Besides those of `baseline_scores` there is ``untrained``, the mean over `untrained_scores` of
+    the test images and their `reconstruction`.
+    """
+    named = {name: [values] for name, values in baseline_scores(train, test).items()}
+    named["untrained"] = untrained_scores(discriminator, train.images, test.images, reconstruction)
     results = {}
-    for name, values in baseline_scores(train, test).items():
-        auroc = metrics.image_auroc(test.labels, values)
+    for name, draws in named.items():
+        auroc = float(np.mean([metrics.image_auroc(test.labels, values) for values in draws]))
         results[name] = {"image_auroc": auroc, "turned_around": 1.0 - auroc}
+    return results
+
+
+def untrained_scores(
+    discriminator: Discriminator, train: np.ndarray, images: np.ndarray, reconstruction: np.ndarray
+) -> list[np.ndarray]:
+    """L(x) by discriminators with random weights: the control that a trained one must beat.
+
+    Their batch normalisation has the statistics of at most 256 of the uint8 ``(m, H, W, C)``
+    training images. `images` is uint8 ``(n, H, W, C)`` and `reconstruction` float ``(n, H, W, C)``
+    in [-1, 1]. Returns float64 ``(n,)`` for each of three draws of the weights.
+    """
+    sample = normalize_images(jnp.asarray(train[:: -(-len(train) // 256)]))
+    module: Any = discriminator.clone(batch_norm_momentum=0.0)  # keeps the statistics of one batch
+
+    @jax.jit
+    def draw(key: jax.Array) -> Any:
+        variables = module.init(key, sample[:1], train=False)
+        return variables | module.apply(variables, sample, train=True, mutable=["batch_stats"])[1]
+
+    @jax.jit
+    def score(variables: Any, seen: jax.Array, rebuilt: jax.Array) -> jax.Array:
+        both = (normalize_images(seen), rebuilt)
+        return mean_squared(*(module.apply(variables, x, train=False).features for x in both))
+
+    results = []
+    for variables in map(draw, jax.random.split(jax.random.key(0), DRAWS)):
+        parts = []
+        for start in range(0, len(images), _BATCH):
+            rows = np.minimum(np.arange(start, start + _BATCH), len(images) - 1)
+            parts.append(np.asarray(score(variables, images[rows], reconstruction[rows])))
+        results.append(np.concatenate(parts)[: len(images)].astype(np.float64))
     return results
 
 

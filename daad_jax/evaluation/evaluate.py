@@ -15,7 +15,7 @@ from daad_jax.data import Dataset
 from daad_jax.data.dataset import GOOD
 from daad_jax.evaluation import baselines, diagnostics, metrics
 from daad_jax.evaluation.pseudo_defects import make_pseudo_defects
-from daad_jax.models.build import Networks
+from daad_jax.models.build import Networks, build_discriminator
 from daad_jax.runtime import sharding, signals
 from daad_jax.runtime.files import replacing, write_json
 from daad_jax.scoring import calibration as calibration_lib
@@ -191,7 +191,10 @@ def _test_scores(
     scales = {"paper": scores_lib.fit_scales(raw)}
     if calibration is not None:
         scales["calibrated"] = calibration.scales
-    return compute_scores(ScoreInputs(raw, config.score, scales, config.score.protocol, reference))
+    deviations = {} if calibration is None else calibration.deviations
+    return compute_scores(
+        ScoreInputs(raw, config.score, scales, config.score.protocol, reference, deviations)
+    )
 
 
 def _pixel_auroc(dataset: Dataset, maps: np.ndarray) -> float | None:
@@ -228,7 +231,9 @@ def _summary(
         "pixel_auroc": _pixel_auroc(dataset, raw.anomaly_map),
         "decision": config.score.decision,
         "threshold": None if calibration is None else calibration.threshold,
-        "controls": baselines.evaluate_baselines(dataset.train, test),
+        "controls": baselines.evaluate_baselines(
+            dataset.train, test, build_discriminator(config), raw.reconstruction
+        ),
     }
 
 

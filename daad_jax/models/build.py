@@ -53,7 +53,7 @@ def build_networks(config: Config, rule: Rule | None = None, *, devices: int = 1
         )
     if not config.has_discriminator:
         return Networks(generator, None)
-    return Networks(generator, _build_discriminator(config))
+    return Networks(generator, build_discriminator(config))
 
 
 def _build_memories(
@@ -87,7 +87,11 @@ def _build_memories(
     return tuple(memories)
 
 
-def _build_discriminator(config: Config) -> Discriminator:
+def build_discriminator(config: Config) -> Discriminator:
+    """Builds the discriminator alone, also for a config whose losses need none.
+
+    Raises ConfigError if `discriminator.feature_layer` names no stage.
+    """
     model, fields = config.model, config.discriminator
     height, width, _ = image_shape(config)
     stages = stage_count(height, width)

@@ -15,6 +15,8 @@ _CAPTIONS = {
     "discriminator": "Probability of being real that the discriminator gives to training images "
     "(real) and to reconstructions (fake), mean of a batch. Near 0.5 it cannot tell them apart.",
     "gradient_norm": "Norm of the gradient of each network.",
+    "reconstruction_gradient": "Norm of the gradient of each weighted loss by the reconstructions "
+    "of a batch: how hard each loss pulls at the pixels.",
     "memory/active_items": "Items with a weight above zero in a read, mean of a batch.",
     "memory/largest_weight": "Largest weight of a read, mean of a batch.",
     "memory/entropy": "Entropy of the weights of a read in nats, mean of a batch.",
@@ -104,6 +106,8 @@ def _draw(columns: Columns, key: str, curves: Columns) -> Html:
     elif prefix == "memory" and key in _CAPTIONS:
         limits = (0.0, None)
     label = page.words(name if prefix == "memory" else prefix)
-    log = prefix == "gradient_norm"
-    figure = plots.curve_figure(columns["step"], curves, label, limits=limits, log=log)
+    log = prefix in ("gradient_norm", "reconstruction_gradient")
+    measured = ~np.isnan(next(iter(curves.values())))
+    curves = {name: values[measured] for name, values in curves.items()}
+    figure = plots.curve_figure(columns["step"][measured], curves, label, limits=limits, log=log)
     return page.plot(figure, caption[:1].upper() + caption[1:])

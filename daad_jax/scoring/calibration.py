@@ -12,6 +12,7 @@ from daad_jax.config import ScoreConfig
 from daad_jax.errors import CheckpointError
 from daad_jax.runtime.files import replacing, write_json
 from daad_jax.scoring import scores
+from daad_jax.scoring.deviation import Deviation, fit_deviation
 from daad_jax.scoring.scores import MinMax, RawScores, Reference, Scales, ScoreInputs, fit_scales
 
 CALIBRATION_FILE = "calibration.json"
@@ -22,13 +23,15 @@ class Calibration(NamedTuple):
     """The protocol `calibrated`: scales and a threshold from held-out normal images.
 
     `step` is the number of updates of the calibrated state. An image is called defective if its
-    score named `decision` is at or above the threshold.
+    score named `decision` is at or above the threshold. `deviations` are models of the good images'
+    scores, by name.
     """
 
     step: int
     decision: str
     scales: Scales
     threshold: float
+    deviations: dict[str, Deviation]
 
 
 def calibrate(
@@ -39,9 +42,13 @@ def calibrate(
     The threshold is the quantile `score.threshold_quantile` of the score `score.decision`. Raises
     CheckpointError if that score is relative and there is no reference.
     """
-    uncut = Calibration(step, settings.decision, fit_scales(raw), 0.0)
-    values = decision_score(raw, settings, uncut, reference)
-    return uncut._replace(threshold=float(np.quantile(values, settings.threshold_quantile)))
+    made = Calibration(step, settings.decision, fit_scales(raw), 0.0, {})
+    components = scores.component_scores(calibrated_inputs(raw, settings, made, reference))
+    made = made._replace(
+        deviations={name: fit_deviation(one, raw.light) for name, one in components.items()}
+    )
+    values = decision_score(raw, settings, made, reference)
+    return made._replace(threshold=float(np.quantile(values, settings.threshold_quantile)))
 
 
 def fit_reference(raw: RawScores, step: int) -> Reference:
@@ -58,7 +65,8 @@ def calibrated_inputs(
 ) -> ScoreInputs:
     """The score inputs for single images: A is calibrated, or left out without calibration."""
     scales = {} if calibration is None else {"calibrated": calibration.scales}
-    return ScoreInputs(raw, settings, scales, "calibrated", reference)
+    deviations = {} if calibration is None else calibration.deviations
+    return ScoreInputs(raw, settings, scales, "calibrated", reference, deviations)
 
 
 def decision_score(
@@ -117,7 +125,9 @@ def save_calibration(folder: Path, calibration: Calibration) -> None:
     scales = {
         name: scale and scale._asdict() for name, scale in calibration.scales._asdict().items()
     }
-    write_json(folder / CALIBRATION_FILE, {**calibration._asdict(), "scales": scales})
+    deviations = {name: one._asdict() for name, one in calibration.deviations.items()}
+    values = calibration._asdict() | {"scales": scales, "deviations": deviations}
+    write_json(folder / CALIBRATION_FILE, values)
 
 
 def load_calibration(folder: Path, step: int, decision: str) -> Calibration | None:
@@ -130,7 +140,8 @@ def load_calibration(folder: Path, step: int, decision: str) -> Calibration | No
         values = json.loads(path.read_text())
         pairs = {name: pair and MinMax(**pair) for name, pair in values["scales"].items()}
         own, threshold = str(values["decision"]), float(values["threshold"])
-        return Calibration(int(values["step"]), own, Scales(**pairs), threshold)
+        deviations = {name: Deviation(**one) for name, one in values["deviations"].items()}
+        return Calibration(int(values["step"]), own, Scales(**pairs), threshold, deviations)
 
     path = folder / CALIBRATION_FILE
     calibration = _read(path, step, read)

@@ -15,9 +15,11 @@ from daad_jax.errors import NonFiniteError
 from daad_jax.models.autoencoder import normalize_images, scale_memories
 from daad_jax.models.blocks import group
 from daad_jax.models.build import Networks
+from daad_jax.models.restoration import restorations
 from daad_jax.runtime import sharding, signals
 from daad_jax.runtime.compiler import compiler_options
 from daad_jax.scoring import scores
+from daad_jax.scoring.deviation import image_light
 from daad_jax.scoring.scores import RawScores
 
 Variables = tuple[Mapping[str, Any], Mapping[str, Any] | None]
@@ -27,7 +29,11 @@ _BUCKET_RATIO = 4
 
 
 def score_images(
-    networks: Networks, variables: Variables, images: jax.Array, blur: jax.Array
+    networks: Networks,
+    variables: Variables,
+    images: jax.Array,
+    blur: jax.Array,
+    corruption: str = "none",
 ) -> dict[str, jax.Array]:
     """Scores one batch of images ``(B, H, W, C)`` in [-1, 1]; pure, to be jitted or vmapped.
 
@@ -35,23 +41,33 @@ def score_images(
     the batch. `blur` ``(H, H)`` is from `daad_jax.scoring.scores.blur_matrix`.
 
     Returns ``reconstruction_score`` (B,), ``anomaly_map`` (B, H, W), ``reconstruction`` (B, H, W,
-    C) and, with a discriminator, ``alignment_score`` (B,) and ``feature_map`` (B, h, w).
+    C) and, with a discriminator, ``alignment_score`` (B,) and ``feature_map`` (B, h, w). They are
+    means over the restorations of `corruption`; the reconstruction is the first of them.
     """
     generator, discriminator = cast(Any, networks)
-    reconstruction = generator.apply(variables[0], images, train=False).reconstruction
-    result = {
-        "reconstruction_score": scores.mean_squared(images, reconstruction),
-        "anomaly_map": scores.anomaly_map(images, reconstruction, blur),
-        "reconstruction": reconstruction,
-    }
-    if discriminator is not None:
-        features, rebuilt = (
-            discriminator.apply(variables[1], x, train=False).features
-            for x in (images, reconstruction)
-        )
-        result["alignment_score"] = scores.mean_squared(features, rebuilt)
-        result["feature_map"] = scores.squared_map(features, rebuilt)
-    return result
+
+    def rebuild(seen: jax.Array) -> jax.Array:
+        reconstruction: jax.Array = generator.apply(variables[0], seen, train=False).reconstruction
+        return reconstruction
+
+    def features(seen: jax.Array) -> jax.Array:
+        extracted: jax.Array = discriminator.apply(variables[1], seen, train=False).features
+        return extracted
+
+    results, own = [], None if discriminator is None else features(images)
+    restored = restorations(corruption, rebuild, images)
+    for reconstruction in restored:
+        result = {
+            "reconstruction_score": scores.mean_squared(images, reconstruction),
+            "anomaly_map": scores.anomaly_map(images, reconstruction, blur),
+        }
+        if own is not None:
+            rebuilt = features(reconstruction)
+            result["alignment_score"] = scores.mean_squared(own, rebuilt)
+            result["feature_map"] = scores.squared_map(own, rebuilt)
+        results.append(result)
+    mean = jax.tree.map(lambda *parts: sum(parts) / len(parts), *results)
+    return mean | {"reconstruction": restored[0]}
 
 
 class MemoryUse(NamedTuple):
@@ -102,7 +118,8 @@ class Scorer:
         size, sigma = config.data.image_size, config.score.map_sigma
         self._blur = jnp.asarray(scores.blur_matrix(size, sigma))
         whole, split = sharding.replicated(mesh), sharding.batched(mesh)
-        self._score = _jitted(score_images, networks, mesh, (whole, split))
+        corruption = config.train.corruption
+        self._score = _jitted(score_images, networks, mesh, (whole, split), corruption)
         self._use = _jitted(memory_use, networks, mesh, (split, whole))
 
     def __call__(self, images: np.ndarray) -> RawScores:
@@ -123,6 +140,7 @@ class Scorer:
             joined["anomaly_map"],
             joined.get("feature_map"),
             joined["reconstruction"],
+            image_light(images),
         )
 
     def memory_use(self, images: np.ndarray) -> dict[str, MemoryUse]:
@@ -169,14 +187,18 @@ def _check_finite(results: dict[str, np.ndarray]) -> None:
 
 @functools.lru_cache(maxsize=8)
 def _jitted(
-    function: Callable[..., Any], networks: Networks, mesh: Mesh, shardings: tuple[Any, Any]
+    function: Callable[..., Any],
+    networks: Networks,
+    mesh: Mesh,
+    shardings: tuple[Any, Any],
+    *options: str,
 ) -> Callable[..., Any]:
-    """Compiles a function of variables, uint8 images and one more array for a mesh."""
+    """Compiles a function of variables, uint8 images, one more array and options for a mesh."""
     whole, split = sharding.replicated(mesh), sharding.batched(mesh)
     third, results = shardings
     return jax.jit(
         lambda variables, images, more: function(
-            networks, variables, normalize_images(images), more
+            networks, variables, normalize_images(images), more, *options
         ),
         in_shardings=(whole, split, third),
         out_shardings=results,

@@ -7,7 +7,8 @@ place of an error map. A relative map is divided by the mean map of normal image
 A new score is one entry of the table.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import jax
@@ -17,6 +18,7 @@ from scipy import ndimage
 
 from daad_jax.config import Config, ScoreConfig
 from daad_jax.errors import ConfigError, shown, suggestion
+from daad_jax.scoring.deviation import Deviation
 
 _HIGHEST = jax.lax.Precision.HIGHEST
 
@@ -26,8 +28,8 @@ class RawScores(NamedTuple):
 
     The scores R(x) and L(x) are float64 ``(n,)``. The `anomaly_map` is float32 ``(n, H, W)``. The
     feature map, float32 ``(n, h, w)``, is the `squared_map` of the features f_D. The reconstruction
-    is float32 ``(n, H, W, C)`` in [-1, 1]. Without a discriminator there is no L(x) and no feature
-    map.
+    is float32 ``(n, H, W, C)`` in [-1, 1]. `light` is that of `daad_jax.scoring.deviation`. Without
+    a discriminator there is no L(x) and no feature map.
     """
 
     reconstruction_score: np.ndarray
@@ -35,6 +37,7 @@ class RawScores(NamedTuple):
     anomaly_map: np.ndarray
     feature_map: np.ndarray | None
     reconstruction: np.ndarray
+    light: np.ndarray
 
 
 class Reference(NamedTuple):
@@ -85,7 +88,7 @@ class ScoreInputs(NamedTuple):
     """Everything that a score is computed from.
 
     `scales` are the normalisers of the protocols "paper", "calibrated", both or none. `protocol` is
-    that of the score A.
+    that of the score A. `deviations` are models of the `COMPONENTS` of good images, by name.
     """
 
     raw: RawScores
@@ -93,6 +96,7 @@ class ScoreInputs(NamedTuple):
     scales: dict[str, Scales]
     protocol: str
     reference: Reference | None
+    deviations: Mapping[str, Deviation] = MappingProxyType({})
 
 
 def _other_protocol(protocol: str) -> Callable[[ScoreInputs], bool]:
@@ -105,6 +109,7 @@ NEEDS: dict[str, Callable[[ScoreInputs], bool]] = {
     "scales": lambda inputs: inputs.protocol in inputs.scales,
     "paper": _other_protocol("paper"),
     "calibrated": _other_protocol("calibrated"),
+    "deviations": lambda inputs: bool(inputs.deviations),
 }
 """What a score may need, with a test of whether the inputs have it."""
 
@@ -261,6 +266,27 @@ def _map(inputs: ScoreInputs, *, features: bool = False, relative: bool = False)
     return relative_map(maps, getattr(inputs.reference, name)) if relative else np.asarray(maps)
 
 
+COMPONENTS = ("R", "R_max_relative", "R_contrast_relative", "L")
+"""The scores whose deviations from good images ``combined`` compares."""
+
+
+def component_scores(inputs: ScoreInputs) -> dict[str, np.ndarray]:
+    """The scores of `COMPONENTS` whose needs are met, float64 ``(n,)`` each."""
+    return {
+        name: SCORES[name].function(inputs)
+        for name in COMPONENTS
+        if all(NEEDS[need](inputs) for need in SCORES[name].needs)
+    }
+
+
+def _deviations(inputs: ScoreInputs) -> dict[str, np.ndarray]:
+    return {
+        name: inputs.deviations[name](values, inputs.raw.light)
+        for name, values in component_scores(inputs).items()
+        if name in inputs.deviations
+    }
+
+
 SCORES: dict[str, Score] = {
     "R": Score(
         lambda x: x.raw.reconstruction_score, "reconstruction error, mean over pixels", True
@@ -323,6 +349,18 @@ SCORES: dict[str, Score] = {
         lambda x: map_maximum(_map(x, features=True, relative=True)),
         "maximum of the relative feature map",
         needs=(*_FEATURES, *_REFERENCE),
+    ),
+    "R_deviation": Score(
+        lambda x: _deviations(x)["R"],
+        "R above that of good images with the same light, in standard deviations",
+        needs=("deviations",),
+    ),
+    "combined": Score(
+        lambda x: np.max(list(_deviations(x).values()), axis=0),
+        "largest deviation from good images with the same light, of R, R_max_relative, "
+        "R_contrast_relative and L",
+        True,
+        ("deviations", *_REFERENCE),
     ),
 }
 """Every score by name, in the order of tables and files."""

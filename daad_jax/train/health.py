@@ -143,7 +143,8 @@ class HealthCheck:
         self._window.append(values)
         if len(self._window) < WINDOW:
             return
-        means = {name: math.fsum(one[name] for one in self._window) / WINDOW for name in values}
+        common = set[str].intersection(*(set(one) for one in self._window))
+        means = {name: math.fsum(one[name] for one in self._window) / WINDOW for name in common}
         self._window.clear()
         started = self._separated or step >= START_STEPS
         gap = means.get("discriminator/real", 0.0) - means.get("discriminator/fake", 0.0)

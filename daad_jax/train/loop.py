@@ -26,6 +26,7 @@ from daad_jax.workdir.checkpoint import Checkpoints
 
 _INIT_STREAM = 0
 _STEP_STREAM = 1
+_BALANCE_EVERY = 10  # lines of metrics between two measurements of the losses' gradients
 
 
 class Plan(NamedTuple):
@@ -185,6 +186,8 @@ def _loop(
         metrics_log.wait(waited)
         state, metrics, finite = program.step(state, batch, key)
         done += 1
+        if done % (_BALANCE_EVERY * plan.settings.log_every) == 0:
+            metrics = metrics | program.loss_gradients(state, batch, key)
         metrics_log.add(done, metrics, finite)
         bar.update()
         if checkpoints is not None:

@@ -60,12 +60,13 @@ class Term(NamedTuple):
 class LossSpec(NamedTuple):
     """The losses of a run; hashable.
 
-    The terms are added in their order. With `unsquared_norm`, L_rec and L_ali are means of
-    unsquared norms. With `saturating`, the generator's adversarial loss is the saturating one.
+    The terms are added in their order. `rec_norm` and `ali_norm` are the config's. With
+    `saturating`, the generator's adversarial loss is the saturating one.
     """
 
     terms: tuple[Term, ...]
-    unsquared_norm: bool = False
+    rec_norm: str = "norm"
+    ali_norm: str = "norm"
     saturating: bool = False
     alignment_updates_discriminator: bool = False
 
@@ -99,7 +100,8 @@ def loss_spec(config: Config) -> LossSpec:
             )
     return LossSpec(
         tuple(terms),
-        unsquared_norm=settings.norm == "norm",
+        rec_norm=settings.rec_norm,
+        ali_norm=settings.ali_norm,
         saturating=settings.adversarial == "saturating",
         alignment_updates_discriminator=settings.alignment_updates_discriminator,
     )
@@ -150,12 +152,11 @@ def discriminator_loss(
 
 
 def reconstruction_loss(outputs: StepOutputs, spec: LossSpec) -> jax.Array:
-    """L_rec, Eq. (4): the mean squared error of the reconstruction, a scalar in [0, 4].
+    """L_rec, Eq. (4): the mean over images of the L2 norm of ``x - x_hat``, a scalar, at least 0.
 
-    The paper writes the L2 norm of ``x - x_hat``; its weight of 50 suggests a mean over elements.
-    With `unsquared_norm` it is the mean over images of the unsquared norm. There is no factor 0.5.
+    The norm is not squared, as the paper writes it. `rec_norm` offers other readings.
     """
-    return _mean(jnp.square(outputs.images - outputs.reconstruction), spec)
+    return _reduce(jnp.square(outputs.images - outputs.reconstruction), spec.rec_norm)
 
 
 def adversarial_loss(outputs: StepOutputs, spec: LossSpec) -> jax.Array:
@@ -170,14 +171,13 @@ def adversarial_loss(outputs: StepOutputs, spec: LossSpec) -> jax.Array:
 
 
 def alignment_loss(outputs: StepOutputs, spec: LossSpec) -> jax.Array:
-    """L_ali, Eq. (6): the mean squared difference of f_D(x) and f_D(x_hat), a scalar, at least 0.
+    """L_ali, Eq. (6): the mean over images of the L2 norm of ``f_D(x) - f_D(x_hat)``, a scalar.
 
-    With `unsquared_norm` it is the mean over images of the unsquared norm. The generator gets its
-    gradient through f_D(x_hat) only.
+    `ali_norm` offers other readings. The generator's gradient reaches it through f_D(x_hat) only.
     """
     assert outputs.features_real is not None
     assert outputs.features_fake is not None
-    return _mean(jnp.square(outputs.features_real - outputs.features_fake), spec)
+    return _reduce(jnp.square(outputs.features_real - outputs.features_fake), spec.ali_norm)
 
 
 def absolute_loss(outputs: StepOutputs, spec: LossSpec) -> jax.Array:
@@ -195,7 +195,7 @@ def discriminator_error(logits_real: jax.Array, logits_fake: jax.Array) -> jax.A
     return jax.nn.softplus(-logits_real) + jax.nn.softplus(logits_fake)
 
 
-def mean_norm(squared_error: jax.Array) -> jax.Array:
+def example_norm(squared_error: jax.Array) -> jax.Array:
     """The L2 norm ``(B,)`` of each example from squared errors ``(B, ...)``.
 
     The gradient at an error of exactly zero is zero.
@@ -205,12 +205,15 @@ def mean_norm(squared_error: jax.Array) -> jax.Array:
     return jnp.where(positive, jnp.sqrt(jnp.where(positive, total, 1.0)), 0.0)
 
 
-def _mean(squared_error: jax.Array, spec: LossSpec) -> jax.Array:
-    return jnp.mean(mean_norm(squared_error) if spec.unsquared_norm else squared_error)
+def _reduce(squared_error: jax.Array, norm: str) -> jax.Array:
+    if norm == "mean_squared":
+        return jnp.mean(squared_error)
+    size = squared_error[0].size if norm == "root_mean_squared" else 1
+    return jnp.mean(example_norm(squared_error)) / size**0.5
 
 
 LOSSES: dict[str, Loss] = {
-    "rec": Loss(reconstruction_loss, False, "reconstruction: mean squared error"),
+    "rec": Loss(reconstruction_loss, False, "reconstruction error"),
     "adv": Loss(adversarial_loss, True, "adversarial loss of the generator"),
     "ali": Loss(alignment_loss, True, "alignment of the discriminator's features"),
     "l1": Loss(absolute_loss, False, "mean absolute error of the reconstruction"),

@@ -17,7 +17,7 @@ from daad_jax.runtime import memory, sharding
 from daad_jax.runtime.compiler import compiler_options
 from daad_jax.train.health import MemorySize
 from daad_jax.train.state import TrainState, count_parameters, init_state, state_shapes
-from daad_jax.train.step import StepSpec, make_train_step
+from daad_jax.train.step import Metrics, StepSpec, loss_gradients, make_train_step
 
 _GIB = 1 << 30
 # The initialisation runs once. On a CPU, optimising it takes longer than compiling the train step.
@@ -35,6 +35,7 @@ class Program(NamedTuple):
         init: ``(key, uint8 images (B, H, W, C)) -> state``, jitted; the state is made on the mesh.
         step: ``(state, uint8 images (B, H, W, C), key) -> StepResult``, compiled; the state is
             donated.
+        loss_gradients: `daad_jax.train.step.loss_gradients` with the arguments of `step`, jitted.
         parameters: parameter counts, see `daad_jax.train.state.count_parameters`.
         memory_sizes: numbers of items and reads of each memory, by scale.
         memory_bytes: memory that training needs on one device: what the compiler reports for one
@@ -45,6 +46,7 @@ class Program(NamedTuple):
     shapes: TrainState
     init: Callable[[jax.Array, jax.Array], TrainState]
     step: Compiled
+    loss_gradients: Callable[[TrainState, jax.Array, jax.Array], Metrics]
     parameters: dict[str, int]
     memory_sizes: dict[str, MemorySize]
     memory_bytes: int
@@ -102,7 +104,13 @@ def build_program(
     _check_memory(memory_bytes, networks, mesh)
     options = _INIT_OPTIONS if _on_cpu(mesh) else None
     made = jax.jit(init, in_shardings=(whole, split), out_shardings=whole, compiler_options=options)
-    return Program(mesh, shapes, made, step, parameters, memory_sizes, memory_bytes)
+    slopes = jax.jit(
+        functools.partial(loss_gradients, networks, spec),
+        in_shardings=(whole, split, whole),
+        out_shardings=whole,
+        compiler_options=compiler_options(mesh),
+    )
+    return Program(mesh, shapes, made, step, slopes, parameters, memory_sizes, memory_bytes)
 
 
 def _on_cpu(mesh: Mesh) -> bool:

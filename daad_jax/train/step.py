@@ -12,6 +12,7 @@ from daad_jax.config import Config
 from daad_jax.models.autoencoder import memory_metrics, normalize_images
 from daad_jax.models.build import Networks
 from daad_jax.models.discriminator import Discriminator
+from daad_jax.models.restoration import corrupt
 from daad_jax.train import losses
 from daad_jax.train.health import Finiteness, finiteness
 from daad_jax.train.losses import LossSpec, StepOutputs
@@ -31,6 +32,7 @@ class StepSpec(NamedTuple):
         joint_batch_norm: whether the discriminator gets real and reconstructed images as one batch.
         flip_horizontal: whether images are mirrored at random.
         flip_vertical: whether images are turned upside down at random.
+        corruption: what is done to the generator's input, see `daad_jax.models.restoration`.
         average_decay: decay of the running average of the variables; 0 keeps none.
     """
 
@@ -39,6 +41,7 @@ class StepSpec(NamedTuple):
     joint_batch_norm: bool = False
     flip_horizontal: bool = False
     flip_vertical: bool = False
+    corruption: str = "none"
     average_decay: float = 0.0
 
 
@@ -76,6 +79,7 @@ def step_spec(config: Config) -> StepSpec:
         joint_batch_norm=config.discriminator.batch_norm == "joint",
         flip_horizontal=data.flip_horizontal,
         flip_vertical=data.flip_vertical,
+        corruption=train.corruption,
         average_decay=train.average_decay,
     )
 
@@ -123,7 +127,7 @@ def gradients(
     """Computes the gradient of each network's loss from one forward pass.
 
     The images are ``(B, H, W, C)`` in [-1, 1]. `noise` is a random key, which only addressing rules
-    with noise need.
+    with noise and a corruption need.
     """
     discriminator_params = state.discriminator and state.discriminator.params
     trains_discriminator = state.discriminator is not None and spec.loss.trains_discriminator
@@ -156,6 +160,32 @@ def gradients(
     return Gradients(**grads, metrics=metrics, finite=finite, collections=tuple(collections))
 
 
+def loss_gradients(
+    networks: Networks, spec: StepSpec, state: TrainState, images: jax.Array, key: jax.Array
+) -> Metrics:
+    """Norms of the gradients of the generator's losses by the reconstruction. Pure.
+
+    They tell how hard each loss pulls at the pixels. Takes what a train step takes. Returns
+    ``reconstruction_gradient/NAME``, the norm over the batch of the gradient of the weighted loss.
+    """
+    key = jax.random.fold_in(key, state.step)
+    images = prepare_images(images, key, spec)
+    noise = jax.random.fold_in(key, _MEMORY_STREAM)
+    outputs, _ = _forward(networks, spec, state, images, noise, state.generator.params)
+
+    def weighted(reconstruction: jax.Array) -> Metrics:
+        seen = StepOutputs(images, reconstruction)
+        if networks.discriminator is not None and state.discriminator is not None:
+            variables, joint = state.discriminator.variables, spec.joint_batch_norm
+            seen, _ = _discriminate(networks.discriminator, variables, seen, joint=joint)
+        return {
+            one.name: one.weight * one.loss.function(seen, spec.loss) for one in spec.loss.terms
+        }
+
+    slopes = jax.jacrev(weighted)(outputs.reconstruction)
+    return {f"reconstruction_gradient/{name}": jnp.linalg.norm(one) for name, one in slopes.items()}
+
+
 def prepare_images(images: jax.Array, key: jax.Array, spec: StepSpec) -> jax.Array:
     """Normalises images and flips each at random, if `spec` says so.
 
@@ -185,9 +215,13 @@ def _forward(
     discriminator_params: Any = None,
 ) -> tuple[StepOutputs, Any]:
     """Runs both networks; `discriminator_params` None uses those of the state, as constants."""
+    seen = images
+    if spec.corruption != "none":
+        assert noise is not None
+        seen = corrupt(spec.corruption, jax.random.fold_in(noise, 1), images)
     generated, updated = networks.generator.apply(
         state.generator.variables | {"params": generator_params},
-        images,
+        seen,
         train=True,
         mutable=["batch_stats", "memory"],
         rngs={} if noise is None else {"memory": noise},

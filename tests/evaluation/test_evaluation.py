@@ -64,7 +64,7 @@ def test_the_file_holds_every_score_and_control(run):
     localized = {"R_max", "R_quantile", "R_max_relative", "R_quantile_relative"}
     localized |= {"R_contrast_relative", "L_max", "L_max_relative"}
     assert set(result["scores"]) == {"R", "L", "A", "A_paper"} | localized
-    assert set(result["controls"]) == {"mean", "std", "gradient", "pca"}
+    assert set(result["controls"]) == {"mean", "std", "gradient", "pca", "untrained"}
     assert result["test_good"] == result["test_defective"] == 10
     assert result["left_out"] == 2
     assert result["duplicates"] == {"in_training": 1, "under_both_labels": 0}
@@ -174,7 +174,7 @@ def test_pseudo_defects_are_scored_against_the_held_out_images(run):
 def test_pseudo_defects_by_a_scorer_made_by_hand(run, monkeypatch):
     def raw(values):
         empty = np.zeros(0)
-        return RawScores(np.array(values), None, empty, None, empty)
+        return RawScores(np.array(values), None, empty, None, empty, empty)
 
     def compute(inputs):
         scored = inputs.raw.reconstruction_score

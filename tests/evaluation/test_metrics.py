@@ -1,9 +1,11 @@
+import jax
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
 from daad_jax.data.dataset import ImageSet
 from daad_jax.evaluation import baselines, metrics
+from daad_jax.models.discriminator import Discriminator
 
 RNG = np.random.default_rng(2)
 LABELS = np.repeat([0, 1], 40)
@@ -68,6 +70,32 @@ def test_baselines_match_numpy():
 def test_baselines_are_given_in_both_directions():
     dark = np.array([10, 20, 30, 40], np.uint8)[:, None, None, None].repeat(8, 1).repeat(8, 2)
     train, test = image_set(dark), image_set(dark, ["bent", "bent", "good", "good"])
-    result = baselines.evaluate_baselines(train, test)
+    result = baselines.evaluate_baselines(train, test, Discriminator(4), test.images / 127.5 - 1)
     assert result["mean"] == {"image_auroc": 0.0, "turned_around": 1.0}
     assert baselines.best_baseline({"mean": result["mean"]}) == ("mean", 1.0)
+
+
+def test_untrained_discriminators_score_by_their_features():
+    images = np.random.default_rng(3).integers(0, 256, (70, 16, 16, 1), dtype=np.uint8)
+    clean = images / 127.5 - 1
+    noise = (
+        np.random.default_rng(4).normal(0, 0.3, clean.shape)
+        * (np.arange(70) >= 35)[:, None, None, None]
+    )
+    module = Discriminator(8, 16)
+    draws = baselines.untrained_scores(module, images, images, np.float32(clean + noise))
+    assert len(draws) == baselines.DRAWS
+    assert not np.allclose(draws[0], draws[1])
+    for values in draws:
+        np.testing.assert_allclose(values[:35], 0.0, atol=1e-9)
+        assert values[35:].min() > 1e-4
+    variables = module.init(jax.random.split(jax.random.key(0), 3)[0], clean[:1], train=False)
+    module = module.clone(batch_norm_momentum=0.0)
+    stats = module.apply(variables, clean, train=True, mutable=["batch_stats"])[1]
+    own, rebuilt = (
+        module.apply(variables | stats, np.float32(x), train=False).features
+        for x in (clean, clean + noise)
+    )
+    np.testing.assert_allclose(
+        draws[0], ((own - rebuilt) ** 2).mean((1, 2, 3)), rtol=1e-3, atol=1e-8
+    )

@@ -21,6 +21,7 @@ from daad_jax.reports import examples, plots
 from daad_jax.reports import html as html_report
 from daad_jax.reports import text as report
 from daad_jax.scoring.calibration import Calibration, fit_reference
+from daad_jax.scoring.deviation import image_light
 from daad_jax.scoring.scores import SCORES, MinMax, RawScores, Scales, Score
 from daad_jax.train.losses import LOSSES, Loss
 from daad_jax.train.metrics_log import METRICS_FILE
@@ -94,9 +95,10 @@ def fabricate(
         (rng.random((count, SIZE, SIZE)) * np.arange(1, count + 1)[:, None, None]).astype("f4"),
         rng.random((count, 4, 4)).astype("f4") if config.has_discriminator else None,
         rng.uniform(-1, 1, (count, SIZE, SIZE, 1)).astype("f4"),
+        image_light(images),
     )
     alignment = MinMax(0.0, 1.0) if config.has_discriminator else None
-    calibration = Calibration(7, "A", Scales(MinMax(0.0, 1.0), alignment), 1.0)
+    calibration = Calibration(7, "A", Scales(MinMax(0.0, 1.0), alignment), 1.0, {})
     named = evaluation._test_scores(raw, config, calibration, fit_reference(raw, 7))
     scores = {
         name: metrics.detection_metrics(labels, values, samples=20, seed=0)

@@ -164,10 +164,10 @@ def test_a_run_that_waits_for_its_data_gives_a_warning(
     tmp_path, one_device, monkeypatch, capsys, pause
 ):
     monkeypatch.setattr(logs, "WAIT_SECONDS", 0.05)
-    monkeypatch.setattr(logs, "WAIT_SHARE", 0.5)
-    config = tiny_config()
-    dataset = with_images(tiny_dataset(config), lambda _: time.sleep(pause))
-    fit(config, dataset, tmp_path, mesh=one_device)
+    monkeypatch.setattr(logs, "WAIT_SHARE", 0.001)
+    monkeypatch.setattr(input_pipeline, "_wait", lambda batch, running: pause)
+    config = tiny_config(data__on_device="no")
+    fit(config, tiny_dataset(config), tmp_path, mesh=one_device)
     said = "training waited for data" in capsys.readouterr().err
     assert said == (pause > 0)
 

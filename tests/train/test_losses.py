@@ -29,8 +29,10 @@ def spec_of(weights, **choices):
 def test_squared_losses_are_means_of_squares_or_of_norms(loss):
     squares = (X.astype(np.float64) - Y) ** 2
     norms = np.sqrt(squares.reshape(2, -1).sum(1))
-    for unsquared, expected in ((False, squares.mean()), (True, norms.mean())):
-        result = jax.jit(loss, static_argnums=1)(OUTPUTS, LossSpec((), unsquared_norm=unsquared))
+    roots = np.sqrt(squares.mean(axis=tuple(range(1, squares.ndim))))
+    readings = {"mean_squared": squares.mean(), "norm": norms.mean()}
+    for norm, expected in (readings | {"root_mean_squared": roots.mean()}).items():
+        result = jax.jit(loss, static_argnums=1)(OUTPUTS, LossSpec((), norm, norm))
         np.testing.assert_allclose(result, expected, rtol=1e-6)
 
 
@@ -39,8 +41,8 @@ def test_absolute_loss():
     np.testing.assert_allclose(result, np.abs(X - Y).mean(), rtol=1e-6)
 
 
-def test_mean_norm_has_a_zero_gradient_at_zero():
-    grad = jax.grad(lambda x: losses.mean_norm(jnp.square(x - X)).sum())(X)
+def test_example_norm_has_a_zero_gradient_at_zero():
+    grad = jax.grad(lambda x: losses.example_norm(jnp.square(x - X)).sum())(X)
     np.testing.assert_array_equal(grad, 0)
 
 

@@ -11,10 +11,12 @@ import pytest
 
 from daad_jax.models.autoencoder import normalize_images
 from daad_jax.models.build import build_networks
+from daad_jax.models.restoration import corrupt
 from daad_jax.runtime import sharding
+from daad_jax.train import losses
 from daad_jax.train.losses import LOSSES, LossSpec, Term
 from daad_jax.train.state import AdamSpec, count_parameters, init_state
-from daad_jax.train.step import StepSpec, make_train_step, prepare_images, step_spec
+from daad_jax.train.step import StepSpec, loss_gradients, make_train_step, prepare_images, step_spec
 from tests.conftest import tiny_config
 from tests.train.runs import program_of
 
@@ -71,7 +73,10 @@ def reference_gradients(networks, weight, state, images):
 
 
 def test_one_forward_gives_the_same_gradients_as_two():
-    networks, spec, state, step = make(data__flip_horizontal=False, data__flip_vertical=False)
+    plain = {"data__flip_horizontal": False, "data__flip_vertical": False}
+    networks, spec, state, step = make(
+        **plain, loss__rec_norm="mean_squared", loss__ali_norm="mean_squared"
+    )
     new, metrics, _ = step(state, IMAGES, KEY)
     images = normalize_images(jnp.asarray(IMAGES))
     g_grads, d_grads = reference_gradients(networks, spec.loss.weight, state, images)
@@ -152,7 +157,7 @@ def test_the_discriminators_loss_moves_no_generator_parameter():
     "overrides",
     [
         {"loss__adversarial": "saturating"},
-        {"loss__norm": "norm"},
+        {"loss__rec_norm": "mean_squared", "loss__ali_norm": "root_mean_squared"},
         {"discriminator__batch_norm": "joint"},
     ],
 )
@@ -162,6 +167,43 @@ def test_choices_of_the_config_change_the_loss(overrides):
         _, _, state, step = make(**choice)
         losses.append(float(step(state, IMAGES, KEY).metrics["loss/generator"]))
     assert abs(losses[0] - losses[1]) > 1e-4
+
+
+def test_loss_gradients_are_those_of_the_weighted_losses_by_the_reconstruction():
+    flips = {"data__flip_horizontal": False, "data__flip_vertical": False}
+    networks, spec, state, _ = make(**flips, loss__rec_norm="mean_squared")
+    found = jax.jit(functools.partial(loss_gradients, networks, spec))(state, IMAGES, KEY)
+    images = normalize_images(jnp.asarray(IMAGES))
+    variables, options = state.generator.variables, {"train": True, "mutable": ["batch_stats"]}
+    rebuilt = networks.generator.apply(variables, images, **options)[0].reconstruction
+    by_hand = 50 * 2 * np.linalg.norm(images - rebuilt) / images.size
+    np.testing.assert_allclose(found["reconstruction_gradient/rec"], by_hand, rtol=1e-4)
+
+    def adversarial(reconstruction):
+        judge = functools.partial(networks.discriminator.apply, state.discriminator.variables)
+        logits = judge(reconstruction, **options)[0].logits
+        return 0.5 * jnp.mean(-jax.nn.log_sigmoid(logits))
+
+    by_hand = np.linalg.norm(jax.grad(adversarial)(rebuilt))
+    np.testing.assert_allclose(found["reconstruction_gradient/adv"], by_hand, rtol=1e-3)
+    assert found["reconstruction_gradient/ali"] > 0
+
+
+@pytest.mark.parametrize("kind", ["rotate", "inpaint", "stain"])
+def test_the_generator_sees_corrupted_images_and_the_losses_clean_ones(kind):
+    flips = {"data__flip_horizontal": False, "data__flip_vertical": False}
+    _, spec, state, step = make("daad", **flips, train__corruption=kind)
+    _, metrics, _ = step(state, IMAGES, KEY)
+    networks, _, _, plain = make("daad", **flips)
+    _, clean, _ = plain(state, IMAGES, KEY)
+    assert abs(metrics["loss/rec"] - clean["loss/rec"]) > 1e-6
+    images = prepare_images(jnp.asarray(IMAGES), KEY, spec)
+    noise = jax.random.fold_in(jax.random.fold_in(KEY, 0), 0x6D656D)
+    seen = corrupt(kind, jax.random.fold_in(noise, 1), images)
+    options = {"train": True, "mutable": ["batch_stats"]}
+    rebuilt = networks.generator.apply(state.generator.variables, seen, **options)[0]
+    expected = losses.example_norm(jnp.square(images - rebuilt.reconstruction)).mean()
+    np.testing.assert_allclose(metrics["loss/rec"], expected, rtol=1e-5)
 
 
 def test_settings_without_adversarial_losses_have_no_discriminator():

@@ -1,0 +1,68 @@
+"""How far a score lies above those of good images with the same light.
+
+The reconstruction error of a good image grows with its brightness and contrast, which differ from
+image to image more than a small defect adds. An extension of the paper.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+_TINY = 1e-12
+
+
+class Deviation(NamedTuple):
+    """A linear model of the logarithm of a score, fitted to good images.
+
+    The model has an `intercept` and `slopes` by each column of the light, which is standardised
+    with `center` and `scale` and limited to the range from `low` to `high` that good images have.
+    `spread` is the standard deviation of what the model leaves.
+    """
+
+    intercept: float
+    slopes: tuple[float, ...]
+    center: tuple[float, ...]
+    scale: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    spread: float
+
+    def __call__(self, values: np.ndarray, light: np.ndarray) -> np.ndarray:
+        """Returns standard deviations above good images, float64 ``(n,)``.
+
+        `values` ``(n,)`` is the score, not negative; `light` ``(n, k)`` is that of `image_light`.
+        """
+        clipped = np.clip(light, self.low, self.high)
+        expected = self.intercept + (clipped - self.center) / self.scale @ np.array(self.slopes)
+        return np.asarray((np.log(np.maximum(values, _TINY)) - expected) / self.spread)
+
+
+def fit_deviation(values: np.ndarray, light: np.ndarray) -> Deviation:
+    """Fits the model to a score ``(n,)`` of n >= 1 good images and their light ``(n, k)``.
+
+    Ridge regression with a weight of one image on each slope, so that few images give flat slopes.
+    """
+    logs, center = np.log(np.maximum(values, _TINY)), light.mean(axis=0)
+    scale = np.maximum(light.std(axis=0), _TINY)
+    standard = (light - center) / scale
+    gram = standard.T @ standard + np.eye(light.shape[1])
+    slopes = np.linalg.solve(gram, standard.T @ (logs - logs.mean()))
+    left = logs - logs.mean() - standard @ slopes
+    freedom = max(len(values) - 1 - len(slopes), 1)
+    spread = max(float(np.sqrt(np.sum(left**2) / freedom)), 1e-6)
+    return Deviation(
+        intercept=float(logs.mean()),
+        slopes=tuple(slopes.tolist()),
+        center=tuple(center.tolist()),
+        scale=tuple(scale.tolist()),
+        low=tuple(light.min(axis=0).tolist()),
+        high=tuple(light.max(axis=0).tolist()),
+        spread=spread,
+    )
+
+
+def image_light(images: np.ndarray) -> np.ndarray:
+    """Logarithms of the mean and of the standard deviation of uint8 images, float64 ``(n, 2)``."""
+    flat = images.reshape(len(images), -1)
+    mean, spread = flat.mean(axis=1, dtype=np.float64), flat.std(axis=1, dtype=np.float64)
+    return np.log(np.stack([mean + 1.0, spread + 1.0], axis=1))
