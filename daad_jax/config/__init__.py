@@ -15,6 +15,7 @@ from daad_jax.config.schema import (
     Rates,
     ScoreConfig,
     TrainConfig,
+    ValueRange,
 )
 from daad_jax.config.settings import SETTINGS, from_setting
 from daad_jax.config.text import (

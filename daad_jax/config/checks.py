@@ -61,6 +61,12 @@ def one_of(*names: str) -> Check:
 ONE_OR_THREE = Check(lambda value: value in (1, 3), "1 or 3")
 
 
+RANGE = Check(
+    lambda value: value == "auto" or -math.inf < value[0] < value[1] < math.inf,
+    '"auto", or black below white',
+)
+
+
 def or_none(check: Check) -> Check:
     """The same condition for a field that may also be None."""
     return dataclasses.replace(check, passes=lambda value: value is None or check.passes(value))
@@ -108,6 +114,7 @@ def type_name(expected: Any) -> str:
         bool: "true or false",
         int | None: "a whole number or None",
         tuple[int, ...]: "a list of whole numbers",
+        Literal["auto"] | tuple[float, float]: "'auto' or two numbers (black, white)",
     }
     rates = "'pixel', three numbers (r_h, r_w, r_c), or one of these for each scale"
     return names.get(expected, rates)

@@ -14,6 +14,7 @@ from typing import Literal
 from daad_jax.config.checks import (
     BELOW_ONE,
     ONE_OR_THREE,
+    RANGE,
     WEIGHT,
     above,
     at_least,
@@ -26,6 +27,7 @@ from daad_jax.config.section import Section, option
 from daad_jax.errors import ConfigError, shown
 
 Rates = tuple[int, int, int]
+ValueRange = Literal["auto"] | tuple[float, float]
 DivisionRates = Literal["pixel"] | Rates | tuple[Literal["pixel"] | Rates, ...]
 
 _MAX_IMAGE_SIZE = 8192
@@ -69,6 +71,13 @@ class DataConfig(Section):
     )
     brightness: str = option(
         "kept", '"equal" divides every image by its own mean', one_of("kept", "equal")
+    )
+    value_range: ValueRange = option(
+        "auto",
+        "values of black and white in files of more than 8 bits per value, such as (0, 4095) for "
+        '12 bits in 16-bit files; "auto" takes the range of the type: all bits of integers, 0 to 1 '
+        "of floats",
+        RANGE,
     )
     flip_horizontal: bool = option(True, "mirror training images left to right at random")
     flip_vertical: bool = option(True, "mirror training images top to bottom at random")

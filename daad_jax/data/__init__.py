@@ -4,6 +4,7 @@ from pathlib import Path
 
 from daad_jax.config import DataConfig
 from daad_jax.data.dataset import ALL, Dataset, ImageSet, display_name
+from daad_jax.data.look import warn_of_pixels
 from daad_jax.data.sources import SOURCES, Source
 from daad_jax.errors import ConfigError, DataError, printable, shown, suggestion, warn
 from daad_jax.runtime import signals
@@ -46,6 +47,7 @@ def load_dataset(config: DataConfig, category: str, cache: Path | None = None) -
         dataset = source.load(config, category, cache)
         _check_counts(config, dataset)
         _warn_of_duplicates(dataset)
+        warn_of_pixels(dataset)
     return dataset
 
 

@@ -1,4 +1,4 @@
-"""The policy for unreadable files: stop with an error, or skip and count them."""
+"""Unreadable files, which stop the run or are skipped, and files that a user should know of."""
 
 import contextlib
 from collections.abc import Iterator
@@ -16,6 +16,7 @@ class BadFiles:
         """Takes `on_bad_file` and `max_bad_files` from a config."""
         self._skip, self._limit = config.on_bad_file == "skip", config.max_bad_files
         self.errors: list[BadFileError] = []
+        self._notes: dict[str, list[str]] = {}
 
     def add(self, error: BadFileError) -> None:
         """Records a file that is left out.
@@ -32,8 +33,18 @@ class BadFiles:
                 f"{self._limit}; repair them or raise the limit; the first is {self.errors[0]}"
             )
 
+    def note(self, sentence: str, place: str) -> None:
+        """Records a file that is used, but not as it may seem. ``{}`` becomes the number of them.
+
+        It may be called from several threads.
+        """
+        self._notes.setdefault(sentence, []).append(place)
+
     def warn(self, category: str) -> None:
-        """Prints how many files of a category are left out, and the first five by name."""
+        """Prints how many files of a category are noted or left out, and the first by name."""
+        for sentence, places in sorted(self._notes.items()):
+            what = sentence.format(len(places))
+            warn(f"{printable(category)}: {what}; {printable(min(places))} for example")
         if not self.errors:
             return
         warn(

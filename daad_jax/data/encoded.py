@@ -15,13 +15,14 @@ from tqdm import tqdm
 
 from daad_jax.config import DataConfig
 from daad_jax.data import cache as cache_lib
+from daad_jax.data import containers
 from daad_jax.data import decode as decode_lib
 from daad_jax.data.bad_files import BadFiles
 from daad_jax.data.dataset import ImageSet, hold_out
 from daad_jax.errors import BadFileError, DataError
 from daad_jax.runtime import memory
 
-_FORMAT = 2  # version of the cache entries; increase it when the same files give other pixels
+_FORMAT = 3  # version of the cache entries; increase it when the same files give other pixels
 _THREADS = min(8, os.cpu_count() or 1)
 _CHUNK = 256
 
@@ -115,7 +116,7 @@ def _load_in_memory(
     """Returns the decoded images and their indices."""
 
     def decode(index: int) -> np.ndarray:
-        return encoded.decode(index, encoded.read(index), config)
+        return encoded.decode(index, _read(encoded, index, bad), config)
 
     _check_memory(shape)
     pixels = np.empty(shape, np.uint8)
@@ -173,13 +174,21 @@ def _load_mapped(
 def _hash_all(encoded: EncodedImages, bad: BadFiles) -> dict[int, bytes]:
     """Returns a hash of the bytes of each readable image, by index."""
     digests = {}
-    results = _in_threads(lambda index: _hash(encoded.read(index)), len(encoded.names), "checking")
+    count = len(encoded.names)
+    results = _in_threads(lambda index: _hash(_read(encoded, index, bad)), count, "checking")
     for index, result in enumerate(results):
         if isinstance(result, BadFileError):
             bad.add(result)
         else:
             digests[index] = result
     return digests
+
+
+def _read(encoded: EncodedImages, index: int, bad: BadFiles) -> bytes | np.ndarray:
+    content = encoded.read(index)
+    if isinstance(content, bytes) and containers.further_frames(content):
+        bad.note(containers.FURTHER, encoded.places[index])
+    return content
 
 
 def _read_again(encoded: EncodedImages, index: int, digest: bytes) -> bytes | np.ndarray:
@@ -214,6 +223,7 @@ def _key(digests: Iterable[bytes], config: DataConfig) -> str:
         "channels": config.channels,
         "resize": config.resize,
         "brightness": config.brightness,
+        "value_range": config.value_range,
     }
     total = hashlib.blake2b(json.dumps(settings).encode(), digest_size=16)
     for digest in digests:

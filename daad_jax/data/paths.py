@@ -2,6 +2,7 @@
 
 import os
 import stat
+import unicodedata
 from pathlib import Path
 
 from daad_jax.config import DataConfig
@@ -10,6 +11,11 @@ from daad_jax.data.bad_files import BadFiles
 from daad_jax.errors import BadFileError, ConfigError, DataError
 
 _SUFFIXES = ", ".join(decode.SUFFIXES)
+# Files and folders that systems and programs make by themselves, beside hidden ones.
+_BY_SYSTEMS = {
+    *("thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "icon\r", "__macosx"),
+    *("@eadir", "$recycle.bin", "system volume information"),
+}
 _LEAVES = "leads out of data.root; copy the target there, or set data.follow_links=true"
 
 
@@ -43,7 +49,9 @@ def root_folder(config: DataConfig) -> Path:
 
 
 def list_folder(folder: Path) -> list[Path]:
-    """Returns the entries of a folder, sorted by name, without hidden ones (``.name``).
+    """Returns the entries of a folder, sorted by name, without those that systems make.
+
+    These are hidden ones (``.name``) and others such as ``Thumbs.db`` and ``__MACOSX``.
 
     Raises DataError if the folder cannot be read.
     """
@@ -51,7 +59,31 @@ def list_folder(folder: Path) -> list[Path]:
         names = sorted(os.listdir(folder))
     except OSError as error:
         raise DataError(f"{folder}: {decode.unreadable(error)}") from error
-    return [folder / name for name in names if not name.startswith(".")]
+    return [folder / name for name in names if not is_by_system(name)]
+
+
+def is_by_system(name: str) -> bool:
+    """Whether a file or folder is hidden, or made by a system and not by a user."""
+    return name.startswith(".") or name.casefold() in _BY_SYSTEMS
+
+
+def same_name(name: str) -> str:
+    """Returns the form in which names are compared: composed Unicode without case."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+
+def find(folder: Path, *names: str) -> Path:
+    """Returns a path under a folder whose parts have the same names as those given.
+
+    A part that is there as it is given is preferred. One that is not there is returned as given.
+    """
+    for name in names:
+        exact = folder / name
+        if not os.path.lexists(exact) and is_folder(folder):
+            same = [e for e in list_folder(folder) if same_name(e.name) == same_name(name)]
+            exact = same[0] if same else exact
+        folder = exact
+    return folder
 
 
 class Tree:
@@ -77,16 +109,18 @@ class Tree:
         return folders
 
     def list_images(self, folder: Path) -> list[Path]:
-        """Returns the image files of a folder, sorted by name. Folders in it are ignored.
+        """Returns the image files of a folder, sorted by name, without those in its folders.
 
         Files that are not images are added to `bad`.
 
         Raises DataError if the folder cannot be read, leads out of the root, or holds no file.
         """
         self.check_folder(folder)
-        files = [entry for entry in list_folder(folder) if not os.path.isdir(entry)]
+        entries = list_folder(folder)
+        files = [entry for entry in entries if not os.path.isdir(entry)]
         if not files:
-            raise DataError(f"{folder}: empty; put images there ({_SUFFIXES})")
+            inner = f", not into folders such as {entries[0].name!r}" if entries else ""
+            raise DataError(f"{folder}: empty; put images there ({_SUFFIXES}){inner}")
         usable = []
         for file in files:
             with self.bad.collecting():

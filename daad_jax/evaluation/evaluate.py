@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from scipy.special import entr
 
 from daad_jax.config import Config
-from daad_jax.data import Dataset
+from daad_jax.data import Dataset, ImageSet
 from daad_jax.data.dataset import GOOD
 from daad_jax.evaluation import baselines, diagnostics, metrics
 from daad_jax.evaluation.pseudo_defects import make_pseudo_defects
@@ -38,7 +38,7 @@ class Evaluation(NamedTuple):
         config: the run's config.
         summary: the contents of ``evaluation.json``: ``category``, ``setting``, ``step``,
             ``protocol``, counts, ``left_out`` (images with unreadable files), ``duplicates``
-            (counts), ``scores`` (for each the metrics of
+            (counts), ``masks`` (see `count_masks`), ``scores`` (for each the metrics of
             `daad_jax.evaluation.metrics.detection_metrics`), ``by_kind`` (image AUROC of each score
             for each kind of defect), ``pixel_auroc`` and ``pixel_auroc_relative``, ``decision``
             (the name of the score that decides), its ``threshold``, ``controls`` (the baselines),
@@ -223,6 +223,7 @@ def _summary(
         "test_defective": int(np.sum(labels == 1)),
         "left_out": dataset.left_out,
         "duplicates": {name: len(pairs) for name, pairs in dataset.duplicates._asdict().items()},
+        "masks": count_masks(test),
         "scores": {
             name: metrics.detection_metrics(labels, values, samples=samples, seed=seed)
             for name, values in named.items()
@@ -235,6 +236,19 @@ def _summary(
             dataset.train, test, build_discriminator(config), raw.reconstruction
         ),
     }
+
+
+def count_masks(test: ImageSet) -> dict[str, int] | None:
+    """Counts masks at the size at which pixel scores are computed; None without masks.
+
+    Returns ``images`` (defective ones, which have a mask), ``empty`` (masks without a defect) and
+    ``defective_pixels``.
+    """
+    if test.masks is None:
+        return None
+    areas = test.masks[test.labels == 1].sum(axis=(1, 2))
+    counts = {"images": areas.size, "empty": np.sum(areas == 0), "defective_pixels": areas.sum()}
+    return {name: int(count) for name, count in counts.items()}
 
 
 def _by_kind(kinds: list[str], labels: np.ndarray, named: Named) -> dict[str, dict[str, float]]:

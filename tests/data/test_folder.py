@@ -8,8 +8,12 @@ from daad_jax.errors import ConfigError, DataError
 
 
 def write(path, value=100, size=16):
+    """Writes an image that begins with `value`. One of 0 or 255 has no other value, as a mask."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.full((size, size), value, np.uint8)).save(path)
+    pixels = np.full((size, size), value, np.uint8)
+    if value % 255:
+        pixels[1:] = np.linspace(0, 255, (size - 1) * size).reshape(size - 1, size)
+    Image.fromarray(pixels).save(path)
 
 
 def make_category(root, name="nut", masks=True):

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from daad_jax.config import DataConfig
-from daad_jax.data.decode import decode_image, decode_mask
+from daad_jax.data.decode import decode_image
+from daad_jax.data.masks import decode_mask
 from daad_jax.errors import BadFileError
 from tests.fuzz import cases
 

@@ -13,7 +13,7 @@ import daad_jax
 from daad_jax.config import ScoreConfig
 from daad_jax.errors import CheckpointError, ConfigError, DataError
 from daad_jax.evaluation import evaluate
-from daad_jax.evaluation.evaluate import pseudo_summary, write_evaluation
+from daad_jax.evaluation.evaluate import count_masks, pseudo_summary, write_evaluation
 from daad_jax.evaluation.pseudo_defects import PseudoDefects, make_pseudo_defects
 from daad_jax.reports import text as report
 from daad_jax.runtime import sharding
@@ -68,6 +68,7 @@ def test_the_file_holds_every_score_and_control(run):
     assert result["test_good"] == result["test_defective"] == 10
     assert result["left_out"] == 2
     assert result["duplicates"] == {"in_training": 1, "under_both_labels": 0}
+    assert result["masks"] == count_masks(dataset.test)
     assert 0 <= result["pixel_auroc"] <= 1
     assert 0 <= result["pixel_auroc_relative"] <= 1
     assert set(result["by_kind"]) == {"square"}

@@ -11,6 +11,8 @@ The smallest possible category has only ``train/good``, ``test/good`` and ``test
 """
 
 import os
+import unicodedata
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,12 +20,23 @@ import numpy as np
 
 from daad_jax.config import DataConfig
 from daad_jax.data import decode
+from daad_jax.data import masks as mask_lib
 from daad_jax.data.bad_files import BadFiles
 from daad_jax.data.dataset import ALL, GOOD, Dataset, display_name
 from daad_jax.data.encoded import EncodedImages, load_images, load_normal
-from daad_jax.data.paths import Tree, is_folder, list_folder, root_folder
-from daad_jax.errors import BadFileError, DataError, suggestion, warn
+from daad_jax.data.paths import (
+    Tree,
+    find,
+    is_by_system,
+    is_folder,
+    list_folder,
+    root_folder,
+    same_name,
+)
+from daad_jax.data.pictures import picture_size
+from daad_jax.errors import BadFileError, DataError, printable, suggestion, warn
 
+_NAMED = 5
 PAPER_CATEGORIES = (
     *("carpet", "grid", "leather", "tile", "wood"),
     *("bottle", "cable", "capsule", "hazelnut", "metal_nut"),
@@ -43,7 +56,7 @@ def list_categories(config: DataConfig) -> list[str]:
     """
     root = root_folder(config)
     if config.category != ALL:
-        return [config.category]
+        return [_plain(config.category)]
     names = _category_names(root)
     for name in names:
         tree = Tree(config, BadFiles(config))
@@ -62,6 +75,7 @@ def load(config: DataConfig, category: str, cache: Path | None) -> Dataset:
     """
     bad = BadFiles(config)
     tree = Tree(config, bad)
+    category = _plain(category)
     folder = _category_folder(tree, category)
     normal, listed = _list_images(tree, folder)
     train, calibration = load_normal(_encode(folder, normal), config, cache, bad)
@@ -69,6 +83,7 @@ def load(config: DataConfig, category: str, cache: Path | None) -> Dataset:
     test = load_images(_encode(folder, masked, masks), config, cache, bad)
     name = display_name(category or folder.resolve().name)
     bad.warn(name)
+    _warn_of_unused(name, folder, [*normal, *listed], bad)
     return Dataset(name, train, test, calibration, len(bad.errors))
 
 
@@ -76,6 +91,11 @@ class _Listed(NamedTuple):
     file: Path
     kind: str
     mask: Path | None = None
+
+
+def _plain(category: str) -> str:
+    """Returns a category's name without ``.`` and ``/`` that do not matter, such as in ``dog/``."""
+    return os.path.join("", *Path(category).parts)
 
 
 def _category_names(root: Path) -> list[str]:
@@ -103,39 +123,40 @@ def _holds_train(folder: Path) -> bool:
 def _category_folder(tree: Tree, category: str) -> Path:
     if os.path.isabs(category) or ".." in Path(category).parts:
         raise DataError(f"data.category: {category!r} leads out of data.root; give a folder in it")
-    folder = tree.root / category
+    folder = find(tree.root, *Path(category).parts)
     if not is_folder(folder):
         known = _category_names(tree.root)
         raise DataError(
             f"data.category: no {category!r} under {tree.root}; {suggestion(category, known)}"
         )
     tree.check_folder(folder)
-    for part in (Path("train") / GOOD, Path("test") / GOOD):
-        if not is_folder(folder / part):
+    for part in (find(folder, "train", GOOD), find(folder, "test", GOOD)):
+        if not is_folder(part):
             raise DataError(
-                f"{folder / part}: missing; expected train/good, test/good and test/DEFECT folders"
+                f"{part}: missing; expected train/good, test/good and test/DEFECT folders"
             )
     return folder
 
 
 def _list_images(tree: Tree, root: Path) -> tuple[list[_Listed], list[_Listed]]:
     """Lists the training and the test images, normal ones first, without those that lack a mask."""
-    normal = [_Listed(file, GOOD) for file in tree.list_images(root / "train" / GOOD)]
-    defects = [folder for folder in tree.list_folders(root / "test") if folder.name != GOOD]
+    normal = [_Listed(file, GOOD) for file in tree.list_images(find(root, "train", GOOD))]
+    folders = tree.list_folders(find(root, "test"))
+    defects = [folder for folder in folders if same_name(folder.name) != GOOD]
     if not defects:
         raise DataError(
             f"{root / 'test'}: no folder with defective images beside 'good'; put them in "
             "test/bad or in a folder for each kind of defect"
         )
-    listed = [_Listed(file, GOOD) for file in tree.list_images(root / "test" / GOOD)]
-    truth = root / "ground_truth"
+    listed = [_Listed(file, GOOD) for file in tree.list_images(find(root, "test", GOOD))]
+    truth = find(root, "ground_truth")
     has_masks = is_folder(truth) or truth.is_symlink()
     if has_masks:
         tree.check_folder(truth)
     for folder in defects:
         files, kind = tree.list_images(folder), display_name(folder.name)
         if has_masks:
-            masks = _find_masks(tree, truth / folder.name, files)
+            masks = _find_masks(tree, find(truth, folder.name), files)
             listed += [_Listed(file, kind, mask) for file, mask in masks.items()]
         else:
             listed += [_Listed(file, kind) for file in files]
@@ -144,10 +165,11 @@ def _list_images(tree: Tree, root: Path) -> tuple[list[_Listed], list[_Listed]]:
 
 def _find_masks(tree: Tree, folder: Path, files: list[Path]) -> dict[Path, Path]:
     """Returns the masks by file. Files without one are added to `Tree.bad`."""
-    names = set()
+    names: dict[tuple[str, str], str] = {}
     if is_folder(folder):
         tree.check_folder(folder)
-        names = {entry.name for entry in list_folder(folder)}
+        for entry in list_folder(folder):
+            names.setdefault(_mask_key(entry.stem, entry.suffix), entry.name)
     masks = {}
     for file in files:
         with tree.bad.collecting():
@@ -157,11 +179,19 @@ def _find_masks(tree: Tree, folder: Path, files: list[Path]) -> dict[Path, Path]
     return masks
 
 
-def _mask_name(folder: Path, names: set[str], file: Path) -> str:
+def _mask_key(stem: str, suffix: str) -> tuple[str, str]:
+    """Returns what a mask's name is found by: case counts in the name of its image alone."""
+    stem = unicodedata.normalize("NFC", stem)
+    if stem.lower().endswith("_mask"):
+        stem = f"{stem[:-5]}_mask"
+    return stem, suffix.lower()
+
+
+def _mask_name(folder: Path, names: dict[tuple[str, str], str], file: Path) -> str:
     for stem in (f"{file.stem}_mask", file.stem):
         for suffix in decode.SUFFIXES:
-            if f"{stem}{suffix}" in names:
-                return f"{stem}{suffix}"
+            if (key := _mask_key(stem, suffix)) in names:
+                return names[key]
     raise BadFileError(
         f"{folder / file.stem}_mask.png",
         f"the mask of {file} is missing; add it, or remove the ground_truth folder to evaluate "
@@ -184,10 +214,58 @@ def _load_masks(
     for entry in listed:
         with bad.collecting():
             if entry.mask is not None:
-                content = decode.read_bytes(entry.mask)
-                masks[len(kept)] = decode.decode_mask(content, str(entry.mask), size=size)
+                masks[len(kept)] = mask_lib.decode_mask(
+                    decode.read_bytes(entry.mask),
+                    str(entry.mask),
+                    size=size,
+                    picture=_picture_size(entry.file),
+                    note=bad.note,
+                )
             kept.append(entry)
     return kept, masks[: len(kept)]
+
+
+def _picture_size(file: Path) -> tuple[int, int] | None:
+    try:
+        return picture_size(decode.read_bytes(file))
+    except BadFileError:
+        return None  # which is told of when the image is decoded
+
+
+def _warn_of_unused(category: str, root: Path, listed: list[_Listed], bad: BadFiles) -> None:
+    """Counts the images that lie where none are taken from, for example in folders of folders."""
+    taken = {entry.file.parent for entry in listed}
+    masks = {entry.mask for entry in listed}
+    told = {Path(error.place) for error in bad.errors}
+    tops = {*taken, *(find(root, part) for part in ("train", "test", "validation"))}
+    if any(masks):
+        tops.add(find(root, "ground_truth"))
+    unused: dict[Path, int] = {}
+    for top in tops:
+        for folder, files in _walk(top):
+            images = [path for path in files if path.suffix.lower() in decode.SUFFIXES]
+            images = [path for path in images if path not in masks and path not in told]
+            if images and folder not in taken:
+                unused[folder] = len(images)
+    # Masks of good images are empty, used or not.
+    unused.pop(find(root, "ground_truth", GOOD), None)
+    if unused:
+        names = sorted(printable(display_name(folder.relative_to(root))) for folder in unused)
+        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        warn(
+            f"{printable(category)}: {sum(unused.values())} image file(s) are not used, in "
+            f"{', '.join(names[:_NAMED])}{more}; images are taken from train/good, test/good and "
+            "test/DEFECT themselves, masks by the name of their image"
+        )
+
+
+def _walk(top: Path) -> Iterator[tuple[Path, list[Path]]]:
+    """Yields the folders under a folder with their files. Linked folders are not gone into."""
+    for folder, inner, files in os.walk(top):
+        inner[:] = [name for name in inner if not is_by_system(name)]
+        yield Path(folder), [Path(folder, name) for name in files if not is_by_system(name)]
+        for link in (Path(folder, name) for name in inner if os.path.islink(Path(folder, name))):
+            yield link, list_folder(link)
 
 
 def _encode(root: Path, listed: list[_Listed], masks: np.ndarray | None = None) -> EncodedImages:
