@@ -96,7 +96,7 @@ def fabricate(
         rng.uniform(-1, 1, (count, SIZE, SIZE, 1)).astype("f4"),
     )
     alignment = MinMax(0.0, 1.0) if config.has_discriminator else None
-    calibration = Calibration(7, "A", Scales(MinMax(0.0, 1.0), alignment), 1.0)
+    calibration = Calibration(7, "A", Scales(MinMax(0.0, 1.0), alignment), 1.0, {})
     named = evaluation._test_scores(raw, config, calibration, fit_reference(raw, 7))
     scores = {
         name: metrics.detection_metrics(labels, values, samples=20, seed=0)

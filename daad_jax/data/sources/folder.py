@@ -3,13 +3,14 @@
 ::
 
     root/category/train/good/*.png
-    root/category/test/good/*.png
+    root/category/test/good/*.png                           (optional, as all below)
     root/category/test/<defect>/*.png
-    root/category/ground_truth/<defect>/<name>_mask.png     (optional)
+    root/category/ground_truth/<defect>/<name>_mask.png
 
-The smallest possible category has only ``train/good``, ``test/good`` and ``test/bad``.
+``test`` and ``ground_truth`` may be under ``data.test_root`` instead.
 """
 
+import dataclasses
 import os
 from pathlib import Path
 from typing import NamedTuple
@@ -46,8 +47,7 @@ def list_categories(config: DataConfig) -> list[str]:
         return [config.category]
     names = _category_names(root)
     for name in names:
-        tree = Tree(config, BadFiles(config))
-        _list_images(tree, _category_folder(tree, name))
+        _list_images(config, name, BadFiles(config))
     return names
 
 
@@ -61,12 +61,10 @@ def load(config: DataConfig, category: str, cache: Path | None) -> Dataset:
     raises BadFileError.
     """
     bad = BadFiles(config)
-    tree = Tree(config, bad)
-    folder = _category_folder(tree, category)
-    normal, listed = _list_images(tree, folder)
+    folder, normal, tested, listed = _list_images(config, category, bad)
     train, calibration = load_normal(_encode(folder, normal), config, cache, bad)
     masked, masks = _load_masks(listed, config.image_size, bad)
-    test = load_images(_encode(folder, masked, masks), config, cache, bad)
+    test = load_images(_encode(tested, masked, masks), config, cache, bad)
     name = display_name(category or folder.resolve().name)
     bad.warn(name)
     return Dataset(name, train, test, calibration, len(bad.errors))
@@ -78,6 +76,15 @@ class _Listed(NamedTuple):
     mask: Path | None = None
 
 
+class _Category(NamedTuple):
+    """The folder with ``train`` and its images, and the folder with ``test`` and its images."""
+
+    folder: Path
+    normal: list[_Listed]
+    tested: Path
+    test: list[_Listed]
+
+
 def _category_names(root: Path) -> list[str]:
     names = [entry.name for entry in list_folder(root) if _holds_train(entry)]
     known = [name for name in PAPER_CATEGORIES if name in names]
@@ -87,7 +94,7 @@ def _category_names(root: Path) -> list[str]:
         hint = " (it is a category itself: set data.category='')" if is_category else ""
         raise DataError(
             f"data.root: no folder with a train/good folder in it under {root}{hint}; expected "
-            "CATEGORY/train/good and CATEGORY/test/DEFECT"
+            "CATEGORY/train/good"
         )
     return names
 
@@ -110,24 +117,38 @@ def _category_folder(tree: Tree, category: str) -> Path:
             f"data.category: no {category!r} under {tree.root}; {suggestion(category, known)}"
         )
     tree.check_folder(folder)
-    for part in (Path("train") / GOOD, Path("test") / GOOD):
-        if not is_folder(folder / part):
-            raise DataError(
-                f"{folder / part}: missing; expected train/good, test/good and test/DEFECT folders"
-            )
+    if not is_folder(folder / "train" / GOOD):
+        raise DataError(
+            f"{folder / 'train' / GOOD}: missing; put normal images there, or set data.category to "
+            "the folder in data.root that has it"
+        )
     return folder
 
 
-def _list_images(tree: Tree, root: Path) -> tuple[list[_Listed], list[_Listed]]:
-    """Lists the training and the test images, normal ones first, without those that lack a mask."""
-    normal = [_Listed(file, GOOD) for file in tree.list_images(root / "train" / GOOD)]
-    defects = [folder for folder in tree.list_folders(root / "test") if folder.name != GOOD]
-    if not defects:
-        raise DataError(
-            f"{root / 'test'}: no folder with defective images beside 'good'; put them in "
-            "test/bad or in a folder for each kind of defect"
-        )
-    listed = [_Listed(file, GOOD) for file in tree.list_images(root / "test" / GOOD)]
+def _list_images(config: DataConfig, category: str, bad: BadFiles) -> _Category:
+    """Lists the images of a category without those that lack a mask. Normal ones come first."""
+    tree = Tree(config, bad)
+    folder = _category_folder(tree, category)
+    normal = [_Listed(file, GOOD) for file in tree.list_images(folder / "train" / GOOD)]
+    if config.test_root:
+        if not is_folder(Path(config.test_root)):
+            raise DataError(
+                f"data.test_root: {config.test_root} is not a folder; give the one with the test "
+                "images"
+            )
+        tree = Tree(dataclasses.replace(config, root=config.test_root), bad)
+    tested = tree.root / category
+    if config.test_root or os.path.lexists(tested / "test"):
+        return _Category(folder, normal, tested, _list_test(tree, tested))
+    return _Category(folder, normal, tested, [])
+
+
+def _list_test(tree: Tree, root: Path) -> list[_Listed]:
+    folders = tree.list_folders(root / "test")
+    defects = [folder for folder in folders if folder.name != GOOD]
+    listed = []
+    if len(defects) < len(folders):
+        listed = [_Listed(file, GOOD) for file in tree.list_images(root / "test" / GOOD)]
     truth = root / "ground_truth"
     has_masks = is_folder(truth) or truth.is_symlink()
     if has_masks:
@@ -139,7 +160,7 @@ def _list_images(tree: Tree, root: Path) -> tuple[list[_Listed], list[_Listed]]:
             listed += [_Listed(file, kind, mask) for file, mask in masks.items()]
         else:
             listed += [_Listed(file, kind) for file in files]
-    return normal, listed
+    return listed
 
 
 def _find_masks(tree: Tree, folder: Path, files: list[Path]) -> dict[Path, Path]:
