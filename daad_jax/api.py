@@ -22,6 +22,7 @@ from daad_jax.evaluation.evaluate import Evaluation
 from daad_jax.models.autoencoder import normalize_images
 from daad_jax.models.build import Networks, build_networks
 from daad_jax.runtime import sharding
+from daad_jax.runtime.files import user_path
 from daad_jax.scoring import scores
 from daad_jax.train import loop, losses, step
 from daad_jax.train import state as state_lib
@@ -80,7 +81,7 @@ def fit(
     with contextlib.ExitStack() as stack:
         run: Any = workdir
         if isinstance(workdir, (str, Path)):
-            opened = open_run(Path(workdir), config, images)
+            opened = open_run(user_path(workdir), config, images)
             run = functools.partial(stack.enter_context, opened)
         return loop.train(
             config,

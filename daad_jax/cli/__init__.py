@@ -4,6 +4,7 @@ A new verb is one new module with a function ``run(argv)`` and one row of `VERBS
 """
 
 import importlib
+import io
 import sys
 from collections.abc import Callable, Sequence
 
@@ -43,6 +44,7 @@ def guarded(command: Callable[[], None]) -> int:
     the signal's number.
     """
     memory.keep_freed_memory()
+    _print_anything()
     try:
         with signals.listen():
             command()
@@ -58,6 +60,13 @@ def guarded(command: Callable[[], None]) -> int:
         where = f"{error.filename}: " if error.filename else ""
         return _fail(f"{where}{error.strerror or error}", 1)
     return 0
+
+
+def _print_anything() -> None:
+    """Lets every console, log and pipe take every character, and take each line at once."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace", line_buffering=True)
 
 
 def _verb(argv: Sequence[str]) -> str:

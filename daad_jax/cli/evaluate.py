@@ -1,6 +1,6 @@
 """``evaluate``: evaluates the last checkpoints of a workdir again."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,40 +9,62 @@ from absl import flags
 
 from daad_jax import addressing, api
 from daad_jax.addressing import Rule
+from daad_jax.cli import flags as own_flags
 from daad_jax.cli import output
-from daad_jax.cli.flags import define_custom_code, parse_flags
 from daad_jax.config import Config
 from daad_jax.data import load_dataset
 from daad_jax.errors import ConfigError
 from daad_jax.evaluation.evaluate import write_evaluation
 from daad_jax.models.build import build_networks
 from daad_jax.runtime import sharding
+from daad_jax.runtime.files import user_path
 from daad_jax.train.state import restore_state
 from daad_jax.workdir import lock
-from daad_jax.workdir.run import check_same_images, find_runs, load_config
+from daad_jax.workdir.run import (
+    CHANGEABLE_FIELDS,
+    check_same_images,
+    find_runs,
+    load_config,
+    write_config,
+)
 
 
 def run(argv: Sequence[str]) -> None:
     """Evaluates every run of a workdir, writes its files and prints tables.
 
-    `argv` is "evaluate" and its flags. Raises UserError if the flags, the workdir or the data
-    cannot be used.
+    `argv` is "evaluate" and its flags. Fields that do not change what was trained may be set; they
+    become those of the run. Raises UserError if the flags, the workdir or the data cannot be used.
     """
     values = flags.FlagValues()
     flags.DEFINE_string("workdir", None, "Folder that train wrote to.", flag_values=values)
-    define_custom_code(values)
-    parse_flags(values, argv)
+    own_flags.define_custom_code(values)
+    overrides = own_flags.parse_overrides(values, argv)
     if not values.workdir:
         raise ConfigError("--workdir: give the folder that train.py wrote to")
-    workdir = Path(values.workdir).expanduser()
+    workdir = user_path(values.workdir)
     folders = find_runs(workdir)
-    configs = [load_config(folder) for folder in folders]
+    configs = [_changed(folder, overrides) for folder in folders]
     rules = [
         addressing.parse_rule(config.memory.addressing, allow_custom_code=values.allow_custom_code)
         for config in configs
     ]
+    for config, rule in zip(configs, rules, strict=True):
+        api.check(config, rule)
     summaries = [_evaluate(*one) for one in zip(folders, configs, rules, strict=True)]
     output.show_summary(workdir, folders, summaries)
+
+
+def _changed(folder: Path, overrides: Mapping[str, Any]) -> Config:
+    """The config of a run with fields that may change after training."""
+    config = load_config(folder)
+    for name in overrides:
+        if name not in CHANGEABLE_FIELDS or name.startswith("train."):
+            raise ConfigError(
+                f"{name}: belongs to the training and cannot change after it; leave it out, or "
+                "train again in another --workdir"
+            )
+    own_flags.override(config, overrides)
+    return config
 
 
 def _evaluate(folder: Path, config: Config, rule: Rule) -> dict[str, Any]:
@@ -54,6 +76,7 @@ def _evaluate(folder: Path, config: Config, rule: Rule) -> dict[str, Any]:
         networks = build_networks(config, rule, devices=mesh.size)
         state = restore_state(folder, config, networks, mesh)
         evaluation = api.evaluate(config, state, dataset, rule=rule, mesh=mesh)
+        write_config(folder, config)
         write_evaluation(folder, evaluation, dataset)
         output.show_evaluation(folder, evaluation, dataset)
     return evaluation.summary

@@ -18,6 +18,7 @@ from ml_collections import config_flags
 from daad_jax import config as config_lib
 from daad_jax.config import Config
 from daad_jax.errors import ConfigError, UserError, suggestion
+from daad_jax.runtime.files import user_path
 
 _DEFAULT_PRESET = "default"
 
@@ -53,10 +54,12 @@ def parse_config_flags(values: flags.FlagValues, argv: Sequence[str]) -> ConfigF
     help_text = "Config file or preset, FILE[:SETTING]; --config.FIELD=VALUE sets a field."
     flags.DEFINE_string("config", _DEFAULT_PRESET, help_text, flag_values=named)
     _show_help(argv, named, values)
-    rest = _call(named, argv, known_only=True)
-    overrides = _parse_overrides(values, rest)
-    source, colon, setting = named.config.partition(":")
-    return ConfigFlags(source, setting if colon else None, overrides)
+    rest = _call(named, _expand(argv), known_only=True)
+    overrides = parse_overrides(values, rest)
+    source, colon, setting = named.config.rpartition(":")
+    if not colon or user_path(named.config).is_file():
+        return ConfigFlags(named.config, None, overrides)
+    return ConfigFlags(source, setting, overrides)
 
 
 def parse_variant(words: Sequence[str]) -> dict[str, Any]:
@@ -67,7 +70,7 @@ def parse_variant(words: Sequence[str]) -> dict[str, Any]:
     for word in words:
         if "=" not in word:
             raise ConfigError(f"{word!r} is not FIELD=VALUE; quote values that hold spaces")
-    return _parse_overrides(flags.FlagValues(), ["", *(f"--config.{word}" for word in words)])
+    return parse_overrides(flags.FlagValues(), ["", *(f"--config.{word}" for word in words)])
 
 
 def parse_flags(
@@ -79,7 +82,7 @@ def parse_flags(
     allows. Raises ConfigError for an unknown flag, a value of the wrong type, or a stray argument.
     """
     _show_help(argv, values)
-    rest = _call(values, argv)
+    rest = _call(values, _expand(argv))
     if len(rest) > 1 and not positional:
         raise ConfigError(f"{rest[1]}: not understood; flags begin with -- and use =")
     return rest[1:]
@@ -124,13 +127,15 @@ def override(config: Config, overrides: Mapping[str, Any]) -> None:
     if overrides.get("train.epochs") is not None:
         config.train.steps = None
     config.data.root = os.path.expanduser(config.data.root)
+    if config.data.source == "folder":
+        config.data.category = config.data.category.rstrip("/")
 
 
 def _get_config(source: str) -> Callable[..., Any]:
     """The function `get_config` of a preset or a config file."""
     if source in config_lib.PRESETS:
         return config_lib.PRESETS[source]
-    path = Path(source).expanduser()
+    path = user_path(source)
     if not path.is_file():
         hint = suggestion(path.stem, config_lib.PRESETS)
         raise ConfigError(f"--config: no file or preset {source}; {hint}")
@@ -147,9 +152,14 @@ def _unusable(source: str, error: Exception) -> ConfigError:
     return ConfigError(f"--config: {source} cannot be used ({error!r}); correct the file")
 
 
-def _parse_overrides(values: flags.FlagValues, argv: Sequence[str]) -> dict[str, Any]:
-    """Parses ``--config.FIELD=VALUE`` and the flags that `values` defines."""
-    fields = config_lib.field_types()
+def parse_overrides(values: flags.FlagValues, argv: Sequence[str]) -> dict[str, Any]:
+    """Parses ``--config.FIELD=VALUE`` and the flags that `values` defines.
+
+    `argv` begins with the verb. Returns the values of the fields by their dotted paths. Raises what
+    `parse_config_flags` raises.
+    """
+    _show_help(argv, values)
+    argv, fields = _expand(argv), config_lib.field_types()
     for argument in argv[1:]:
         match = re.match(r"--?(?:no)?config\.([^=]*)", argument)
         if match and match[1] not in fields:
@@ -194,6 +204,14 @@ def _show_help(argv: Sequence[str], *groups: flags.FlagValues) -> None:
         for group in groups:
             print(group.get_help(include_special_flags=False).partition(":")[2].strip("\n"))
         sys.exit()
+
+
+def _expand(argv: Sequence[str]) -> list[str]:
+    """Puts the lines of ``--flagfile=FILE`` in its place, so that every parser sees all flags."""
+    try:
+        return [argv[0], *flags.FlagValues().read_flags_from_files(list(argv[1:]))]
+    except (flags.Error, ValueError) as error:
+        raise ConfigError(f"--flagfile: {' '.join(str(error).split())}; correct it") from error
 
 
 def _call(values: flags.FlagValues, argv: Sequence[str], *, known_only: bool = False) -> list[str]:

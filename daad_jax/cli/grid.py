@@ -23,6 +23,7 @@ from daad_jax.config import Config
 from daad_jax.data import Dataset, list_categories, load_dataset
 from daad_jax.errors import ConfigError, GridError, UserError, printable
 from daad_jax.reports import grid_table
+from daad_jax.runtime.files import user_path
 from daad_jax.train.loop import total_steps
 from daad_jax.workdir.checkpoint import Checkpoints
 from daad_jax.workdir.run import CONFIG_FILE
@@ -74,8 +75,8 @@ def run(argv: Sequence[str]) -> None:
         try:
             line |= _measure(one, grid.workdir / run_name(one.config), load)
             scores = line["evaluation"]["scores"].items()
-            shown = ", ".join(f"{name} {score['image_auroc']:.4f}" for name, score in scores)
-            print(f"  image AUROC {shown}", flush=True)
+            found = [f"{name} {one['image_auroc']:.4f}" for name, one in scores if one]
+            print(f"  image AUROC {', '.join(found) or 'none'}", flush=True)
         except UserError as error:
             failed += 1
             line["error"] = str(error)
@@ -99,7 +100,7 @@ def parse_grid_flags(argv: Sequence[str]) -> Grid:
     given = own_flags.parse_config_flags(values, argv)
     if not values.results or Path(values.results).suffix != _SUFFIX:
         raise ConfigError(f"--results: give a file whose name ends in {_SUFFIX}")
-    results = Path(values.results).expanduser()
+    results = user_path(values.results)
     seeds = values.seeds or []
     for text in seeds:
         if not text.lstrip("-").isdecimal():
@@ -111,7 +112,7 @@ def parse_grid_flags(argv: Sequence[str]) -> Grid:
             one = _vary(base, text, allow_custom_code=values.allow_custom_code)
             runs += _spread(one, values.categories, [int(seed) for seed in seeds])
     _check_different(runs)
-    workdir = Path(values.workdir or results.with_suffix("")).expanduser()
+    workdir = user_path(values.workdir or results.with_suffix(""))
     return Grid(runs, results, workdir)
 
 

@@ -3,6 +3,8 @@
 import contextlib
 import copy
 import functools
+import hashlib
+import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,8 +21,11 @@ from daad_jax.data import ALL, Dataset, display_name, list_categories, load_data
 from daad_jax.errors import CheckpointError
 from daad_jax.evaluation.evaluate import Evaluation, write_evaluation
 from daad_jax.runtime import processes
+from daad_jax.runtime.files import user_path
 from daad_jax.workdir import lock
 from daad_jax.workdir.run import CONFIG_FILE, check_same_run, open_run
+
+_MAX_NAME = 180  # bytes of a folder's name
 
 
 class TrainFlags(NamedTuple):
@@ -132,7 +137,7 @@ def parse_train_flags(argv: Sequence[str]) -> TrainFlags:
     name = f"{given.name}-{config.setting}"
     if config.data.category != ALL:
         name += f"-{folder_name(category_name(config))}"
-    workdir = Path(values.workdir or Path("runs") / name).expanduser()
+    workdir = user_path(values.workdir or Path("runs", name))
     return TrainFlags(config, workdir, values.allow_custom_code, values.distributed)
 
 
@@ -172,5 +177,13 @@ def category_name(config: Config) -> str:
 
 
 def folder_name(category: str) -> str:
-    """A category as the name of one folder. A class may be called "T-shirt/top"."""
-    return category.replace("%", "%25").replace("/", "%2F")
+    """A category as the name of one folder. A class may be called "T-shirt/top".
+
+    File systems allow names of 255 bytes, and the default workdir has more than the category in it.
+    """
+    name = category.replace("%", "%25").replace("/", "%2F")
+    encoded = os.fsencode(name)
+    if len(encoded) <= _MAX_NAME:
+        return name
+    digest = hashlib.blake2b(encoded, digest_size=8).hexdigest()
+    return f"{encoded[: _MAX_NAME - 20].decode(errors='ignore')}-{digest}"

@@ -8,6 +8,7 @@ data sources, losses and scores, belong to the packages that define those.
 # The field types are read at run time, so annotations must not be postponed.
 
 import dataclasses
+import os
 from dataclasses import dataclass
 from typing import Literal
 
@@ -49,6 +50,9 @@ class DataConfig(Section):
         'source "folder": the folder that holds the categories, or one category\'s own folder if '
         '`data.category` is ""; sources "mnist" and "cifar10": the folder of the original files, '
         'or "" to download them',
+    )
+    test_root: str = option(
+        "", 'source "folder": like `data.root`, for the test images and masks; "" is `data.root`'
     )
     name: str = option("", 'source "tfds": name of the set, such as "fashion_mnist"')
     category: str = option(
@@ -127,6 +131,13 @@ class DataConfig(Section):
     follow_links: bool = option(
         False, 'source "folder": allow symbolic links that lead out of `data.root`'
     )
+
+    def located(self) -> "DataConfig":
+        """Returns a copy whose folders are absolute. ``~`` becomes the home folder."""
+        names = ("root", "test_root", "cache_dir", "tfds_dir")
+        given = {name: os.path.expanduser(getattr(self, name)) for name in names}
+        found = {name: os.path.abspath(path) for name, path in given.items() if path}
+        return dataclasses.replace(self, **found)
 
 
 @dataclass

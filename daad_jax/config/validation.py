@@ -29,5 +29,6 @@ def validate(config: Config) -> None:
         )
     if config.score.protocol == "calibrated" and not config.data.calibration_fraction:
         raise ConfigError(
-            "score.protocol: 'calibrated' needs data.calibration_fraction above 0, for example 0.1"
+            "score.protocol: 'calibrated' needs data.calibration_fraction above 0; set it to 0.1, "
+            "for example, or the protocol to 'paper'"
         )

@@ -29,7 +29,7 @@ def list_categories(config: DataConfig) -> list[str]:
     missing or holds no category, or if a set cannot be prepared.
     """
     with signals.interruptible():
-        return check_source(config).list_categories(config)
+        return check_source(config).list_categories(config.located())
 
 
 def load_dataset(config: DataConfig, category: str, cache: Path | None = None) -> Dataset:
@@ -40,18 +40,26 @@ def load_dataset(config: DataConfig, category: str, cache: Path | None = None) -
     provide what the config asks for, and DataError if files are missing or damaged, or too few
     images can be used.
     """
-    source = check_source(config)
+    source, config = check_source(config), config.located()
     if config.cache_dir:
-        cache = Path(config.cache_dir).expanduser()
+        cache = Path(config.cache_dir)
     with signals.interruptible():
         dataset = source.load(config, category, cache)
         _check_counts(config, dataset)
+        _warn_of_missing_labels(config, dataset)
         _warn_of_duplicates(dataset)
         warn_of_pixels(dataset)
     return dataset
 
 
 def _check_counts(config: DataConfig, dataset: Dataset) -> None:
+    held_out = len(dataset.calibration)
+    if not len(dataset.train) and held_out:
+        raise DataError(
+            f"data.calibration_fraction: holds out all {held_out} usable normal images of "
+            f"{dataset.category!r}, at least two; add images, or set it to 0 and score.protocol to "
+            "'paper'"
+        )
     if not len(dataset.train):
         raise DataError(
             f"data.category: no training image of {dataset.category!r} can be used; add images or "
@@ -62,11 +70,15 @@ def _check_counts(config: DataConfig, dataset: Dataset) -> None:
             f"data.calibration_fraction: {len(dataset.calibration)} calibration image(s) of "
             f"{dataset.category!r} can be used and two are needed; add images or repair the files"
         )
-    if not 0 < dataset.test.labels.sum() < len(dataset.test):
-        raise DataError(
-            f"data.category: {dataset.category!r} has no normal or no defective test image that "
-            "can be used; repair the files or choose another category"
-        )
+
+
+def _warn_of_missing_labels(config: DataConfig, dataset: Dataset) -> None:
+    labels = set(dataset.test.labels.tolist())
+    kinds = enumerate(("normal", "defective"))
+    if missing := [kind for label, kind in kinds if label not in labels]:
+        where = f" in {config.test_root or config.root}" if config.source == "folder" else ""
+        what = f"no {' and no '.join(missing)} test image{printable(where)}"
+        warn(f"{printable(dataset.category)}: {what}, so there is no AUROC")
 
 
 def _warn_of_duplicates(dataset: Dataset) -> None:

@@ -98,7 +98,7 @@ def load_images(
     """
     shape = (len(encoded.names), config.image_size, config.image_size, config.channels)
     if cache is None or int(np.prod(shape)) <= config.memory_limit_mb << 20:
-        pixels, kept = _load_in_memory(encoded, config, shape, bad)
+        pixels, kept = _load_in_memory(encoded, config, cache, shape, bad)
     else:
         pixels, kept = _load_mapped(encoded, config, cache, shape, bad)
     masks = encoded.masks
@@ -111,14 +111,18 @@ def load_images(
 
 
 def _load_in_memory(
-    encoded: EncodedImages, config: DataConfig, shape: tuple[int, ...], bad: BadFiles
+    encoded: EncodedImages,
+    config: DataConfig,
+    cache: Path | None,
+    shape: tuple[int, ...],
+    bad: BadFiles,
 ) -> tuple[np.ndarray, list[int]]:
     """Returns the decoded images and their indices."""
 
     def decode(index: int) -> np.ndarray:
         return encoded.decode(index, _read(encoded, index, bad), config)
 
-    _check_memory(shape)
+    _check_memory(shape, cache)
     pixels = np.empty(shape, np.uint8)
     kept: list[int] = []
     for index, result in enumerate(_in_threads(decode, shape[0], "decoding")):
@@ -130,14 +134,15 @@ def _load_in_memory(
     return pixels[: len(kept)], kept
 
 
-def _check_memory(shape: tuple[int, ...]) -> None:
+def _check_memory(shape: tuple[int, ...], cache: Path | None) -> None:
     """Raises an error before the decoding, which could take hours, if the result cannot fit."""
     needed, available = int(np.prod(shape)), memory.available()
     if needed > available:
+        folder = "" if cache else "and set data.cache_dir "
         raise DataError(
             f"data.memory_limit_mb: {shape[0]} decoded images need {needed >> 20} MiB of memory "
-            f"and {available >> 20} are available; lower it below {needed >> 20} to keep them in a "
-            "cache on the disk, or lower data.image_size"
+            f"and {available >> 20} are available; lower it below {needed >> 20} {folder}to keep "
+            "them in a cache on the disk, or lower data.image_size"
         )
 
 

@@ -42,7 +42,10 @@ class Evaluation(NamedTuple):
             `daad_jax.evaluation.metrics.detection_metrics`), ``by_kind`` (image AUROC of each score
             for each kind of defect), ``pixel_auroc`` and ``pixel_auroc_relative``, ``decision``
             (the name of the score that decides), its ``threshold``, ``controls`` (the baselines),
-            ``memory`` and ``pseudo`` (None if no images were held out).
+            ``made_with`` (the folders and the score settings, which may change after training),
+            ``memory`` and ``pseudo`` (None if no images were held out). Without normal and
+            defective test images there is no AUROC: ``scores`` holds no metrics, and ``by_kind``
+            and ``controls`` are empty.
         raw: maps, reconstructions and unscaled scores of the test images.
         scores: the scores of the test images by name, float64 ``(n,)`` each.
         calibration: scales and threshold, or None if no images were held out.
@@ -92,7 +95,8 @@ def evaluate(
         summary = _summary(config, dataset, step, raw, named, calibration)
     relative = scores_lib.relative_map(raw.anomaly_map, reference.anomaly_map)
     summary["pixel_auroc_relative"] = _pixel_auroc(dataset, relative)
-    sample, items = evenly_spaced(dataset.test.images, _SAMPLE), diagnostics.memory_items(scorer)
+    used = dataset.test if len(dataset.test) else dataset.train
+    sample, items = evenly_spaced(used.images, _SAMPLE), diagnostics.memory_items(scorer)
     summary["memory"] = {
         scale: summarize_use(use, len(sample)) | diagnostics.pairwise_cosine(items[scale])
         for scale, use in scorer.memory_use(sample).items()
@@ -188,7 +192,7 @@ def _test_scores(
     raw: RawScores, config: Config, calibration: Calibration | None, reference: Reference
 ) -> Named:
     """Scores of the test images, with A by `score.protocol` and, if possible, by the other one."""
-    scales = {"paper": scores_lib.fit_scales(raw)}
+    scales = {"paper": scores_lib.fit_scales(raw)} if len(raw.reconstruction_score) else {}
     if calibration is not None:
         scales["calibrated"] = calibration.scales
     deviations = {} if calibration is None else calibration.deviations
@@ -212,6 +216,7 @@ def _summary(
 ) -> dict[str, Any]:
     test, labels = dataset.test, dataset.test.labels
     samples, seed = config.score.bootstrap_samples, config.seed
+    graded = metrics.both_classes(labels)
     return {
         "category": dataset.category,
         "setting": config.setting,
@@ -228,14 +233,23 @@ def _summary(
             name: metrics.detection_metrics(labels, values, samples=samples, seed=seed)
             for name, values in named.items()
         },
-        "by_kind": _by_kind(test.kinds, labels, named),
+        "by_kind": _by_kind(test.kinds, labels, named) if graded else {},
         "pixel_auroc": _pixel_auroc(dataset, raw.anomaly_map),
         "decision": config.score.decision,
         "threshold": None if calibration is None else calibration.threshold,
+        "made_with": _made_with(config),
         "controls": baselines.evaluate_baselines(
             dataset.train, test, build_discriminator(config), raw.reconstruction
-        ),
+        )
+        if graded
+        else {},
     }
+
+
+def _made_with(config: Config) -> dict[str, Any]:
+    folders = config.data.located()
+    made_with = {"data.root": folders.root, "data.test_root": folders.test_root}
+    return made_with | {f"score.{name}": value for name, value in vars(config.score).items()}
 
 
 def count_masks(test: ImageSet) -> dict[str, int] | None:

@@ -19,11 +19,13 @@ def detection_metrics(
 ) -> dict[str, Any]:
     """Image-level metrics of one score.
 
-    `labels` is int ``(n,)``, 1 for defective, with both classes present. `scores` is float ``(n,)``
-    and finite. `samples` and `seed` are those of `bootstrap_auroc`. Returns ``image_auroc``, its
-    bootstrap interval ``image_auroc_interval`` (95 %), ``average_precision``, ``best_f1`` and its
-    threshold ``best_f1_threshold``, which is chosen on these very labels.
+    `labels` is int ``(n,)``, 1 for defective. `scores` is float ``(n,)`` and finite. `samples` and
+    `seed` are those of `bootstrap_auroc`. Returns ``image_auroc``, its bootstrap interval
+    ``image_auroc_interval`` (95 %), ``average_precision``, ``best_f1`` and its threshold
+    ``best_f1_threshold``, which is chosen on these very labels; nothing if a class is absent.
     """
+    if not both_classes(labels):
+        return {}
     scores = np.asarray(scores, np.float64)
     f1, threshold = best_f1(labels, scores)
     return {
@@ -33,6 +35,11 @@ def detection_metrics(
         "best_f1": f1,
         "best_f1_threshold": threshold,
     }
+
+
+def both_classes(labels: np.ndarray) -> bool:
+    """Whether int ``(n,)`` labels are neither all 0 nor all 1, nor none."""
+    return 0 < int(np.sum(labels)) < len(labels)
 
 
 def image_auroc(labels: np.ndarray, scores: np.ndarray) -> float:

@@ -40,16 +40,17 @@ def training_section(columns: Columns) -> Html:
     return page.section("Training", page.note(text), page.group("columns", figures))
 
 
-def memory_section(memory: dict[str, dict[str, Any]], columns: Columns) -> Html:
+def memory_section(memory: dict[str, dict[str, Any]], columns: Columns, used: str) -> Html:
     """Renders the use of the memories. It is empty for a run without memory.
 
-    `memory` is the entry ``memory`` of an evaluation's summary.
+    `memory` is the entry ``memory`` of an evaluation's summary. `used` says which images it was
+    measured on, "test" or "training".
     """
     if not memory:
         return Html("")
     images = next(iter(memory.values()))["images"]
     note = (
-        f"Measured on {images} evenly spaced test images. Items read: items with a weight above "
+        f"Measured on {images} evenly spaced {used} images. Items read: items with a weight above "
         "zero in at least one read; all others were never read. Effective items: exponential of "
         "the entropy of the items' shares in the total weight. Active items: items with a weight "
         "above zero in one read. Active items and entropy (nats) are means over reads. Dead reads: "

@@ -9,10 +9,17 @@ from daad_jax.reports import page, plots, text
 from daad_jax.reports.page import Html, element
 from daad_jax.scoring.scores import SCORES, score_label
 
+_PSEUDO = (
+    " Pseudo-defects: image AUROC of held-out normal images against artificial defects. No test "
+    "image is used."
+)
+
 
 def section(evaluation: Evaluation, test: ImageSet) -> Html:
     """Renders the section."""
     summary = evaluation.summary
+    if not text.has_auroc(summary):
+        return page.section("Detection", _ungraded(summary))
     return page.section(
         "Detection",
         _score_table(summary, evaluation.config),
@@ -21,6 +28,23 @@ def section(evaluation: Evaluation, test: ImageSet) -> Html:
         element("h3", "Curves and histograms"),
         page.group("columns", _figures(evaluation, test)),
     )
+
+
+def _ungraded(summary: dict[str, Any]) -> Html:
+    """What is known without normal and defective test images."""
+    note = "There is no AUROC: it needs normal and defective test images."
+    if summary["threshold"] is not None:
+        note += f" {_threshold(summary)}"
+    if summary["pseudo"] is None:
+        return page.note(note)
+    scores = summary["pseudo"]["scores"]
+    rows = [[score_label(name, "calibrated"), f"{scores[name]:.4f}"] for name in scores]
+    return page.join([page.table(["score", "pseudo-defects"], rows), page.note(note + _PSEUDO)])
+
+
+def _threshold(summary: dict[str, Any]) -> str:
+    label = score_label(summary["decision"], "calibrated")
+    return f"An image with {label} at or above {summary['threshold']:.4f} is defective."
 
 
 def _figures(evaluation: Evaluation, test: ImageSet) -> list[Html]:
@@ -62,14 +86,10 @@ def _score_table(summary: dict[str, Any], config: Config) -> Html:
         f"quantile is {config.score.map_quantile:g}."
     )
     if summary["threshold"] is not None:
-        label = score_label(summary["decision"], "calibrated")
-        note += f" An image with {label} at or above {summary['threshold']:.4f} is defective."
+        note += f" {_threshold(summary)}"
     if pseudo:
         header.append("pseudo-defects")
-        note += (
-            " Pseudo-defects: image AUROC of held-out normal images against artificial defects. No "
-            "test image is used."
-        )
+        note += _PSEUDO
     return page.join([page.table(header, rows), page.note(note)])
 
 

@@ -75,7 +75,7 @@ def render(
         lines: what `read_lines` returned, at least one; only the last of each config counts.
         rows: fields that identify a row: from `LABELS`, or a config field's dotted path.
         numbers: scores, controls, ``pixel``, ``minutes`` or dotted paths into an evaluation; by
-            default the first evaluation's scores, ``pixel`` and ``pca``.
+            default all scores, ``pixel`` and ``pca``.
         against: a value of the last row field; each number then gets a column of mean differences
             to that row, over runs with the same seed and the same other row fields.
 
@@ -90,7 +90,7 @@ def render(
     _check_rows(lines, rows)
     done = [line for line in lines if "evaluation" in line]
     if numbers is None:
-        numbers = [*(done[0]["evaluation"]["scores"] if done else ()), "pixel", "pca"]
+        numbers = _default_numbers(done)
     _check_numbers(done, numbers)
     groups: dict[Group, dict[int, Line]] = {_group(line, rows): {} for line in lines}
     for line in done:
@@ -113,6 +113,12 @@ def render(
                 cells.append(_MISSING if group[-1] == against else _difference(values, base))
         table.append(cells)
     return _markdown(table, labels=len(rows))
+
+
+def _default_numbers(done: Sequence[Line]) -> list[str]:
+    scores = dict.fromkeys(name for line in done for name in line["evaluation"]["scores"])
+    known = [*scores, "pixel", "pca"]
+    return [one for one in known if not done or any(_holds(line, one) for line in done)]
 
 
 def _parse(text: str) -> Line | None:
@@ -164,7 +170,7 @@ def _look_up(line: Line, name: str) -> Any:
         return evaluation["pixel_auroc"]
     for part in ("scores", "controls"):
         if name in evaluation[part]:
-            return evaluation[part][name]["image_auroc"]
+            return evaluation[part][name].get("image_auroc")
     value = evaluation
     for key in name.split("."):
         if not isinstance(value, dict):

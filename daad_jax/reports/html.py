@@ -27,13 +27,14 @@ def write_report(folder: Path, evaluation: Evaluation, dataset: Dataset) -> Path
     `folder` is the run's folder. Its ``metrics.jsonl`` is read if there is one.
     """
     summary, columns, test = evaluation.summary, read_metrics(folder), dataset.test
-    picked = examples.pick_examples(test.kinds, evaluation.scores[summary["decision"]])
+    deciding = evaluation.scores.get(summary["decision"], evaluation.raw.reconstruction_score)
+    picked = examples.pick_examples(test.kinds, deciding)
     body = [
         _headline(summary),
         detection.section(evaluation, test),
-        examples.section(evaluation, test, picked),
+        examples.section(evaluation, test, picked) if picked else Html(""),
         curves.training_section(columns),
-        curves.memory_section(summary["memory"], columns),
+        curves.memory_section(summary["memory"], columns, "test" if len(test) else "training"),
         memory.section(evaluation, dataset, examples.extreme_positions(picked)),
         _config_section(evaluation.config),
     ]
@@ -74,14 +75,20 @@ def _title(summary: dict[str, Any]) -> str:
 
 
 def _headline(summary: dict[str, Any]) -> Html:
-    values = summary["scores"][summary["decision"]]
-    label = score_label(summary["decision"], summary["protocol"])
-    control, best = best_baseline(summary["controls"])
-    interval = f"95 % interval: {text.interval(values)}"
-    numbers = [
-        (f"image AUROC of {label}", f"{values['image_auroc']:.4f}", interval),
-        ("best control", f"{best:.4f}", f"{control}, chosen with the test labels"),
-    ]
+    decision, pseudo = summary["decision"], summary["pseudo"]
+    label, numbers = score_label(decision, summary["protocol"]), []
+    if text.has_auroc(summary):
+        values = summary["scores"][decision]
+        control, best = best_baseline(summary["controls"])
+        interval = f"95 % interval: {text.interval(values)}"
+        numbers = [
+            (f"image AUROC of {label}", f"{values['image_auroc']:.4f}", interval),
+            ("best control", f"{best:.4f}", f"{control}, chosen with the test labels"),
+        ]
+    elif pseudo is not None:
+        label = score_label(decision, "calibrated")
+        found = f"{pseudo['scores'][decision]:.4f}"
+        numbers = [(f"image AUROC of {label}", found, "on pseudo-defects, no test image used")]
     if summary["pixel_auroc"] is not None:
         relative = f"of the relative map: {summary['pixel_auroc_relative']:.4f}"
         numbers.append(("pixel AUROC of the map", f"{summary['pixel_auroc']:.4f}", relative))

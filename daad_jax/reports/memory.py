@@ -42,10 +42,9 @@ def section(evaluation: Evaluation, dataset: Dataset, positions: Sequence[int]) 
     rates = {scale: memory.rates for scale, memory in memories.items()}
     train = np.asarray(evenly_spaced(dataset.train.images, _TRAINING_IMAGES))
     near = diagnostics.nearest_blocks(scorer, train)
-    test = dataset.test
-    chosen = np.asarray(test.images[np.asarray(positions)])
-    reads = diagnostics.block_reads(scorer, chosen, _LISTED_ITEMS)
-    cards = []
+    test, cards = dataset.test, []
+    chosen = np.asarray(test.images[np.asarray(positions, int)])
+    reads = diagnostics.block_reads(scorer, chosen, _LISTED_ITEMS) if positions else {}
     for index, position in enumerate(positions):
         own = {scale: BlockReads(*(one[index] for one in read)) for scale, read in reads.items()}
         pictures = {"input": chosen[index]}
@@ -59,8 +58,7 @@ def section(evaluation: Evaluation, dataset: Dataset, positions: Sequence[int]) 
         cards.append(page.example(tiles, test.kinds[position], detail, name))
     return page.section(
         "What blocks read",
-        page.note(_BLOCK_NOTE),
-        page.group("examples", cards),
+        *((page.note(_BLOCK_NOTE), page.group("examples", cards)) if cards else ()),
         element("h3", "Items used most"),
         page.note(_ITEM_NOTE),
         *_most_used(scorer, near, train, rates),

@@ -16,7 +16,8 @@ def evaluation_table(result: dict[str, Any]) -> str:
         f"{printable(result['category'])} ({result['setting']}, step {result['step']}): "
         f"{result['test_good']} good and {result['test_defective']} defective test images"
     )
-    lines = [title, _align(score_rows(result))]
+    graded = has_auroc(result)
+    lines = [title, *([_align(score_rows(result))] if graded else [])]
     if result["pixel_auroc"] is not None:
         relative = result["pixel_auroc_relative"]
         lines.append(
@@ -30,14 +31,20 @@ def evaluation_table(result: dict[str, Any]) -> str:
     kinds = ", ".join(
         f"{printable(kind)} {values[decision]:.3f}" for kind, values in result["by_kind"].items()
     )
-    lines.append(f"{score_label(decision, result['protocol'])} by kind of defect: {kinds}")
+    if kinds:
+        lines.append(f"{score_label(decision, result['protocol'])} by kind of defect: {kinds}")
     if result["pseudo"] is not None:
         values = ", ".join(
             f"{score_label(name, 'calibrated')} {value:.2f}"
             for name, value in result["pseudo"]["scores"].items()
         )
         lines.append(f"pseudo-defects (no test image used): {values}")
-    return "\n".join([*lines, _align(control_rows(result))])
+    return "\n".join([*lines, *([_align(control_rows(result))] if graded else [])])
+
+
+def has_auroc(result: dict[str, Any]) -> bool:
+    """Whether there were normal and defective test images, so that scores have metrics."""
+    return any(result["scores"].values())
 
 
 def score_rows(result: dict[str, Any]) -> list[list[str]]:
@@ -73,18 +80,20 @@ def summary_table(results: Sequence[dict[str, Any]]) -> str:
 
 def summary_rows(results: Sequence[dict[str, Any]]) -> list[list[str]]:
     """Returns the cells of `summary_table`: a header, a row for each category, and the mean."""
-    names = headline_scores(results[0])
+    names = list(dict.fromkeys(name for result in results for name in headline_scores(result)))
     header = ["category", *(score_label(name, results[0]["protocol"]) for name in names)]
     rows = [[*header, "pixel", "best control"]]
     columns: list[list[float]] = []
     for result in results:
-        control, value = best_baseline(result["controls"])
-        pixel = result["pixel_auroc"]
-        numbers = [result["scores"][name]["image_auroc"] for name in names]
+        pixel, controls = result["pixel_auroc"], result["controls"]
+        control, value = best_baseline(controls) if controls else ("", np.nan)
+        scores = [result["scores"].get(name, {}) for name in names]
+        numbers = [score.get("image_auroc", np.nan) for score in scores]
         numbers += [np.nan if pixel is None else pixel, value]
         columns.append(numbers)
         cells = [_number(number) for number in numbers]
-        rows.append([printable(result["category"]), *cells[:-1], f"{cells[-1]} ({control})"])
+        best = f"{cells[-1]} ({control})" if control else cells[-1]
+        rows.append([printable(result["category"]), *cells[:-1], best])
     rows.append(
         ["mean", *(_number(float(np.mean(column))) for column in zip(*columns, strict=True))]
     )

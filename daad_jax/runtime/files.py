@@ -1,4 +1,7 @@
-"""Atomic writes: after a crash a file is either the complete old one or the complete new one."""
+"""Paths as people write them, and atomic writes.
+
+After a crash a file is either the complete old one or the complete new one.
+"""
 
 import contextlib
 import json
@@ -6,6 +9,11 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+
+def user_path(path: str | os.PathLike[str]) -> Path:
+    """A path as people write it: ``~`` is the home folder."""
+    return Path(os.path.expanduser(path))
 
 
 @contextlib.contextmanager

@@ -17,6 +17,7 @@ from daad_jax.scoring.scores import MinMax, RawScores, Reference, Scales, ScoreI
 
 CALIBRATION_FILE = "calibration.json"
 REFERENCE_FILE = "reference.npz"
+_SETTINGS = ("gamma", "map_sigma", "map_quantile", "threshold_quantile")
 
 
 class Calibration(NamedTuple):
@@ -24,7 +25,7 @@ class Calibration(NamedTuple):
 
     `step` is the number of updates of the calibrated state. An image is called defective if its
     score named `decision` is at or above the threshold. `deviations` are models of the good images'
-    scores, by name.
+    scores, by name. `settings` are the score settings that the threshold depends on.
     """
 
     step: int
@@ -32,6 +33,7 @@ class Calibration(NamedTuple):
     scales: Scales
     threshold: float
     deviations: dict[str, Deviation]
+    settings: dict[str, Any]
 
 
 def calibrate(
@@ -42,7 +44,8 @@ def calibrate(
     The threshold is the quantile `score.threshold_quantile` of the score `score.decision`. Raises
     CheckpointError if that score is relative and there is no reference.
     """
-    made = Calibration(step, settings.decision, fit_scales(raw), 0.0, {})
+    used = {name: getattr(settings, name) for name in _SETTINGS}
+    made = Calibration(step, settings.decision, fit_scales(raw), 0.0, {}, used)
     components = scores.component_scores(calibrated_inputs(raw, settings, made, reference))
     made = made._replace(
         deviations={name: fit_deviation(one, raw.light) for name, one in components.items()}
@@ -96,6 +99,8 @@ def decide(
     """Whether each decision score reaches the threshold, bool ``(n,)``; None if uncalibrated."""
     if calibration is None:
         return None
+    if not len(raw.reconstruction_score):
+        return np.zeros(0, bool)
     return decision_score(raw, settings, calibration, reference) >= calibration.threshold
 
 
@@ -130,10 +135,10 @@ def save_calibration(folder: Path, calibration: Calibration) -> None:
     write_json(folder / CALIBRATION_FILE, values)
 
 
-def load_calibration(folder: Path, step: int, decision: str) -> Calibration | None:
+def load_calibration(folder: Path, step: int, settings: ScoreConfig) -> Calibration | None:
     """Reads ``calibration.json`` of a run's folder, or returns None if there is no such file.
 
-    Raises CheckpointError if the file is damaged or belongs to another step or decision score.
+    Raises CheckpointError if the file is damaged or belongs to another step or other settings.
     """
 
     def read(path: Path) -> Calibration:
@@ -141,15 +146,19 @@ def load_calibration(folder: Path, step: int, decision: str) -> Calibration | No
         pairs = {name: pair and MinMax(**pair) for name, pair in values["scales"].items()}
         own, threshold = str(values["decision"]), float(values["threshold"])
         deviations = {name: Deviation(**one) for name, one in values["deviations"].items()}
-        return Calibration(int(values["step"]), own, Scales(**pairs), threshold, deviations)
+        used = dict(values["settings"])
+        return Calibration(int(values["step"]), own, Scales(**pairs), threshold, deviations, used)
 
     path = folder / CALIBRATION_FILE
     calibration = _read(path, step, read)
-    if calibration is not None and calibration.decision != decision:
-        raise CheckpointError(
-            f"{path}: has the threshold of {calibration.decision}, the config decides by "
-            f"{decision}; run eval.py to write it again"
-        )
+    if calibration is None:
+        return None
+    for name, value in {"decision": calibration.decision, **calibration.settings}.items():
+        if getattr(settings, name, None) != value:
+            raise CheckpointError(
+                f"{path}: is for score.{name}={value!r}, the config has another; run eval.py to "
+                "write it again"
+            )
     return calibration
 
 

@@ -1,16 +1,21 @@
 """`Detector`, which scores new images with a trained run, and `load`, which opens the run."""
 
+import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from PIL import Image, ImageOps
 
 from daad_jax.addressing import parse_rule
-from daad_jax.config import Config
-from daad_jax.data.decode import decode_image, read_bytes, resize_array
+from daad_jax.config import Config, DataConfig
+from daad_jax.data import decode
+from daad_jax.data.pictures import to_mode
+from daad_jax.errors import DataError
 from daad_jax.models.build import build_networks
 from daad_jax.runtime import sharding
+from daad_jax.runtime.files import user_path
 from daad_jax.scoring import calibration as calibration_lib
 from daad_jax.scoring.calibration import Calibration
 from daad_jax.scoring.scorer import Scorer
@@ -67,9 +72,9 @@ class Detector:
         """Scores images.
 
         Args:
-            images: a sequence of paths of image files, or of uint8 arrays ``(H, W)`` or
-                ``(H, W, C)`` in 0 to 255 of any sizes, C 1 or 3; or one array ``(n, H, W, C)``.
-                They are resized and converted like the training images.
+            images: a sequence of paths of image files, of Pillow images, or of uint8 arrays ``(H,
+                W)`` or ``(H, W, C)`` in 0 to 255 of any sizes, C 1 or 3; or one array ``(n, H, W,
+                C)``. They are resized and converted like the training images.
 
         Returns:
             A `Result` for the n images.
@@ -79,7 +84,8 @@ class Detector:
             DataError: if a file cannot be read or is not an image; the message names it.
             NonFiniteError: if a score is not finite because the training has diverged.
         """
-        if isinstance(images, (str, Path)) or (isinstance(images, np.ndarray) and images.ndim < 4):
+        single = isinstance(images, np.ndarray) and images.ndim < 4
+        if single or isinstance(images, (str, os.PathLike, Image.Image)):
             raise ValueError("one image? put it into a list")
         prepared = [self._prepare(image) for image in images]
         if not prepared:
@@ -101,9 +107,12 @@ class Detector:
         )
 
     def _prepare(self, image: Any) -> np.ndarray:
-        if isinstance(image, (str, Path)):
-            return decode_image(read_bytes(Path(image)), str(image), self.config.data)
-        return resize_array(_check_image(image), self.config.data)
+        config = self.config.data
+        if isinstance(image, (str, os.PathLike)):
+            return decode.decode_image(decode.read_bytes(user_path(image)), str(image), config)
+        if isinstance(image, Image.Image):
+            image = _pixels(image, config)
+        return decode.resize_array(_check_image(image), config)
 
 
 def load(workdir: str | Path, *, allow_custom_code: bool = False) -> Detector:
@@ -122,7 +131,7 @@ def load(workdir: str | Path, *, allow_custom_code: bool = False) -> Detector:
         ConfigError: if the config names an unknown score, or custom code that is not allowed or
             cannot be imported.
     """
-    folder = Path(workdir)
+    folder = user_path(workdir)
     config = load_config(folder)
     check_decision(config)
     rule = parse_rule(config.memory.addressing, allow_custom_code=allow_custom_code)
@@ -131,8 +140,20 @@ def load(workdir: str | Path, *, allow_custom_code: bool = False) -> Detector:
     state = restore_state(folder, config, networks, mesh)
     scorer = Scorer(networks, state.eval_variables, config, mesh)
     step = int(state.step)
-    calibration = calibration_lib.load_calibration(folder, step, config.score.decision)
+    calibration = calibration_lib.load_calibration(folder, step, config.score)
     return Detector(config, scorer, calibration, calibration_lib.load_reference(folder, step))
+
+
+def _pixels(image: Image.Image, config: DataConfig) -> np.ndarray:
+    """Converts a Pillow image as its file would be."""
+    mode = "RGB" if config.channels == 3 else "L"
+    try:
+        return np.asarray(to_mode(ImageOps.exif_transpose(image), mode, config.value_range))
+    except (OSError, ValueError, SyntaxError) as error:
+        raise DataError(
+            f"{getattr(image, 'filename', '') or 'a Pillow image'}: cannot be decoded ({error}); "
+            "replace or remove it"
+        ) from error
 
 
 def _check_image(image: Any) -> np.ndarray:

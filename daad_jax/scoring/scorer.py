@@ -123,7 +123,7 @@ class Scorer:
         self._use = _jitted(memory_use, networks, mesh, (split, whole))
 
     def __call__(self, images: np.ndarray) -> RawScores:
-        """Scores uint8 images ``(n, H, W, C)``, n >= 1, in 0 to 255.
+        """Scores uint8 images ``(n, H, W, C)`` in 0 to 255.
 
         Raises NonFiniteError, which names the first image with a score or map that is not finite.
         """
@@ -157,11 +157,13 @@ class Scorer:
     def batches(self, images: np.ndarray) -> Iterator[tuple[int, jax.Array]]:
         """Yields padded uint8 batches on the devices, each with its number of real images."""
         size = next((one for one in self.batch_sizes if one >= len(images)), self.batch_sizes[-1])
-        for start in range(0, len(images), size):
+        for start in range(0, max(len(images), 1), size):  # no images are one batch of padding
             signals.check()
             batch = np.asarray(images[start : start + size])
             count = len(batch)
-            padded = np.concatenate([batch, np.repeat(batch[:1], size - count, axis=0)])
+            padded = np.zeros((size, *batch.shape[1:]), batch.dtype)
+            padded[:count] = batch
+            padded[count:] = padded[0]
             yield count, sharding.place_batch(padded.shape, padded.__getitem__, self._mesh)
 
 
@@ -176,11 +178,11 @@ def _batch_sizes(batch_size: int, devices: int) -> tuple[int, ...]:
 
 def _check_finite(results: dict[str, np.ndarray]) -> None:
     for name in ("reconstruction", *results):
-        flat = results[name].reshape(len(results[name]), -1)
-        bad = np.flatnonzero(~np.isfinite(flat).all(axis=1))
+        values = results[name]
+        bad = np.flatnonzero(~np.isfinite(values).all(axis=tuple(range(1, values.ndim))))
         if len(bad):
             raise NonFiniteError(
-                f"image {bad[0] + 1} of {len(flat)}: its {name} is not finite; the weights have "
+                f"image {bad[0] + 1} of {len(values)}: its {name} is not finite; the weights have "
                 "diverged, train again with a lower train.learning_rate"
             )
 

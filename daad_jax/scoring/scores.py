@@ -139,8 +139,9 @@ class Score(NamedTuple):
 
 def compute_scores(inputs: ScoreInputs) -> dict[str, np.ndarray]:
     """Computes every score of `SCORES` whose needs are met, float64 ``(n,)`` each, by name."""
+    scored = len(inputs.raw.reconstruction_score) > 0
     return {
-        name: score.function(inputs)
+        name: score.function(inputs) if scored else np.zeros(0)
         for name, score in SCORES.items()
         if all(NEEDS[need](inputs) for need in score.needs)
     }

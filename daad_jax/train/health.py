@@ -90,7 +90,7 @@ def discriminator_sign(means: Mapping[str, float], *, started: bool) -> dict[str
     if "gradient_norm/discriminator" not in means:
         return {}
     real, fake = means["discriminator/real"], means["discriminator/fake"]
-    shown = f"(D(x) {real:.3f}, D(x̂) {fake:.3f})"
+    shown = f"(D(x) {real:.3f}, D(x_hat) {fake:.3f})"
     if means["loss/discriminator"] < CONFIDENT_LOSS:
         return {
             "discriminator/confident": f"the discriminator classifies every image correctly "

@@ -1,7 +1,6 @@
 """The training loop: batches in, checkpoints and metrics out."""
 
 import contextlib
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -9,7 +8,6 @@ from typing import NamedTuple
 import jax
 import numpy as np
 from jax.sharding import Mesh
-from tqdm import tqdm
 
 from daad_jax.config import Config, TrainConfig
 from daad_jax.errors import ConfigError, NonFiniteError
@@ -20,6 +18,7 @@ from daad_jax.train.health import HealthCheck, finiteness
 from daad_jax.train.input_pipeline import BatchSource, Take, open_pipeline, open_source
 from daad_jax.train.metrics_log import MetricsLog
 from daad_jax.train.program import Program, build_program
+from daad_jax.train.progress import Progress
 from daad_jax.train.state import TrainState
 from daad_jax.train.step import step_spec
 from daad_jax.workdir.checkpoint import Checkpoints
@@ -47,8 +46,8 @@ def make_plan(config: Config, count: int, stop_at: int | None = None) -> Plan:
     train = config.train
     if train.batch_size > count:
         raise ConfigError(
-            f"train.batch_size: {train.batch_size} is more than the {count} training images; lower "
-            "it or add images"
+            f"train.batch_size: {train.batch_size} is more than the {count} training images (those "
+            "of data.calibration_fraction do not count); lower it or add images"
         )
     order = BatchOrder(config.seed, count, train.batch_size)
     steps = total_steps(config, count)
@@ -132,9 +131,8 @@ def _train_in_run(
             MetricsLog(own, steps.start, every=every, batch_size=size, health=health)
         )
         take = stack.enter_context(open_pipeline(source, steps))
-        shown = {"total": steps.stop, "initial": steps.start, "desc": category, "unit": "step"}
-        bar = stack.enter_context(tqdm(**shown, disable=None, file=sys.stderr))
-        state = _loop(program, plan, state, take, checkpoints, metrics_log, bar)
+        progress = stack.enter_context(Progress(category, steps, size))
+        state = _loop(program, plan, state, take, checkpoints, metrics_log, progress)
         metrics_log.warn_of_slow_data()
     done = int(state.step)
     saved = ", which is saved" if run is not None and done > 0 else ""
@@ -175,7 +173,7 @@ def _loop(
     take: Take,
     checkpoints: Checkpoints | None,
     metrics_log: MetricsLog,
-    bar: tqdm,
+    progress: Progress,
 ) -> TrainState:
     key = _step_key(plan.order.seed, program.mesh)
     stop = processes.Stop(program.mesh)
@@ -189,13 +187,13 @@ def _loop(
         if done % (_BALANCE_EVERY * plan.settings.log_every) == 0:
             metrics = metrics | program.loss_gradients(state, batch, key)
         metrics_log.add(done, metrics, finite)
-        bar.update()
+        line_due = progress.due()
         if checkpoints is not None:
             checkpoints.check()
         last = done == plan.end or stop()
-        if done % plan.settings.log_every == 0 or last:
-            newest = metrics_log.flush(lap=True)
-            bar.set_postfix_str(_postfix(newest, plan.order.batch_size, bar), refresh=False)
+        lap = done % plan.settings.log_every == 0 or last
+        if lap or line_due:
+            progress.show(done, metrics_log.flush(lap=lap))
         if done % plan.settings.checkpoint_every == 0 or last:
             metrics_log.flush()
             metrics_log.sync()
@@ -218,10 +216,3 @@ def _step_key(seed: int, mesh: Mesh) -> jax.Array:
 
 
 _finiteness = jax.jit(lambda state: finiteness(("", state)))
-
-
-def _postfix(metrics: dict[str, float], batch_size: int, bar: tqdm) -> str:
-    rate = (bar.format_dict.get("rate") or 0.0) * batch_size
-    shown = {"rec": "loss/rec", "D(x)": "discriminator/real", "D(x̂)": "discriminator/fake"}
-    parts = [f"{name} {metrics[key]:.4g}" for name, key in shown.items() if key in metrics]
-    return ", ".join([*parts, f"{rate:.0f} images/s"])

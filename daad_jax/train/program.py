@@ -74,7 +74,7 @@ def build_program(
     if batch_shape[0] % mesh.size:
         raise ConfigError(
             f"train.batch_size: {batch_shape[0]} cannot be split over {mesh.size} devices; make it "
-            "a multiple"
+            "a multiple or, with too few images for that, use fewer devices"
         )
 
     def init(key: jax.Array, images: jax.Array) -> TrainState:
@@ -101,7 +101,7 @@ def build_program(
     )
     step = jitted.lower(shapes, images, jax.eval_shape(jax.random.key, 0)).compile()
     memory_bytes = _step_memory(step, shapes, mesh)
-    _check_memory(memory_bytes, networks, mesh)
+    _check_memory(memory_bytes, networks, mesh, batch_shape)
     options = _INIT_OPTIONS if _on_cpu(mesh) else None
     made = jax.jit(init, in_shardings=(whole, split), out_shardings=whole, compiler_options=options)
     slopes = jax.jit(
@@ -132,21 +132,24 @@ def _step_memory(compiled: Compiled, shapes: TrainState, mesh: Mesh) -> int:
     return max(int(used), state) + (state if _on_cpu(mesh) else 0)
 
 
-def _check_memory(needed: int, networks: Networks, mesh: Mesh) -> None:
+def _check_memory(
+    needed: int, networks: Networks, mesh: Mesh, batch: BatchShape | None = None
+) -> None:
+    """Raises ConfigError if a device lacks memory, for the parameters alone if `batch` is None."""
     available = available_memory(mesh)
     if needed <= available:
         return
-    field, change = "train.batch_size", "lower data.image_size or train.batch_size"
     memories = list(scale_memories(networks.generator).values())
+    lower = [f"memory.items ({memories[0].items})"] if memories else []
+    lower.append("model.widths")
+    if batch is not None:
+        lower += ["data.image_size", *(["train.batch_size"] if batch[0] > mesh.size else [])]
+    change = f"lower {', '.join(lower)}"
     if memories:
-        field = "memory.items"
-        change = (
-            f"lower memory.items ({memories[0].items}), raise memory.division_rates "
-            f"({memories[0].rates} at the finest scale), or {change}"
-        )
+        change += f"; or raise memory.division_rates ({memories[0].rates} at the finest scale)"
     raise ConfigError(
-        f"{field}: this config needs about {needed / _GIB:.1f} GiB on each device and "
-        f"{available / _GIB:.1f} GiB are available; {change}"
+        f"{lower[0].split()[0]}: this config needs about {needed / _GIB:.1f} GiB on each device "
+        f"and {available / _GIB:.1f} GiB are available; {change}"
     )
 
 

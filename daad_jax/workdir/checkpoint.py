@@ -1,12 +1,17 @@
 """Checkpoints of a run, written by Orbax. Only this file imports Orbax.
 
 A checkpoint is the folder ``checkpoints/<step>``. Orbax writes it under a temporary name and
-renames it when it is complete. Then it gets its manifest, and older checkpoints are removed.
+renames it when it is complete. Then its arrays are opened again, it gets its manifest, and older
+checkpoints are removed.
 """
 
+import contextlib
 import itertools
+import os
 import re
 import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,9 +26,10 @@ from daad_jax.workdir.manifest import DamagedError
 CHECKPOINTS = "checkpoints"
 DAMAGED = "damaged"
 _TEMPORARY = ".orbax-checkpoint-tmp"  # part of the name of a checkpoint that is being written
-
+_PLAIN = re.compile(rf"[\w .,:+=@~{re.escape(os.sep)}-]*", re.ASCII)
 
 State = TypeVar("State")  # a pytree of arrays; that of `save` has an integer scalar `step`
+Shapes = dict[str, tuple[int, ...]]  # of the arrays of a state, by name
 
 
 class Checkpoints:
@@ -41,10 +47,12 @@ class Checkpoints:
         self._workdir, self._keep = workdir, keep
         self._folder = (workdir / CHECKPOINTS).absolute()
         self._writer: ocp.StandardCheckpointer | None = None
-        self._pending: int | None = None
+        self._pending: tuple[int, Shapes] | None = None
+        self._alias = contextlib.ExitStack()  # holds the link that the pending save writes through
 
     def __enter__(self) -> "Checkpoints":
-        return self
+        with _plain_name(self._folder):
+            return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         try:
@@ -77,10 +85,12 @@ class Checkpoints:
                 self._writer = self._open()
             # Orbax cannot save arrays that span several processes from one of them.
             arrays = state if jax.process_count() == 1 else jax.device_get(state)
-            self._writer.save(self._folder / str(step), arrays)
+            folder = self._alias.enter_context(_plain_name(self._folder))
+            self._writer.save(folder / str(step), arrays)
         except Exception as error:  # Orbax and TensorStore raise many kinds.
+            self._alias.close()
             raise self._failure(step, error) from error
-        self._pending = step
+        self._pending = step, _shapes(state)
 
     def check(self) -> None:
         """Completes the pending save if it has ended. Does not wait for it.
@@ -92,9 +102,10 @@ class Checkpoints:
         try:
             self._writer.check_for_errors()
         except Exception as error:  # Orbax and TensorStore raise many kinds.
-            step, self._pending = self._pending, None
+            step, self._pending = self._pending[0], None
+            self._alias.close()
             raise self._failure(step, error) from error
-        if (self._folder / str(self._pending)).exists():
+        if (self._folder / str(self._pending[0])).exists():
             self._finish()
 
     def restore(self, shapes: State) -> State:
@@ -143,12 +154,14 @@ class Checkpoints:
         return ocp.StandardCheckpointer(multiprocessing_options=_this_process())
 
     def _finish(self) -> None:
-        """Waits for the pending save, writes its manifest and removes old checkpoints."""
+        """Waits for the pending save, reads it back, writes its manifest, removes old ones."""
         if self._writer is None or self._pending is None:
             return
-        step, self._pending = self._pending, None
+        (step, shapes), self._pending = self._pending, None
         try:
-            self._writer.wait_until_finished()
+            with self._alias:
+                self._writer.wait_until_finished()
+            _read_back(self._folder / str(step), shapes)
             manifest.write(self._folder / str(step))
             for old in sorted(self._steps())[: -self._keep if self._keep else None]:
                 shutil.rmtree(self._folder / str(old))
@@ -195,10 +208,10 @@ def _restore(path: Path, shapes: State) -> State:
     """
     known = manifest.check(path)
     try:
-        with ocp.StandardCheckpointer(multiprocessing_options=_this_process()) as reader:
-            difference = _difference(reader.metadata(path).item_metadata.tree, shapes)
+        with _reading(path) as (reader, folder, stored):
+            difference = _difference(stored, _shapes(shapes), "by config.json")
             if difference is None:
-                return reader.restore(path, shapes)
+                return reader.restore(folder, shapes)
     except Exception as error:  # Orbax and TensorStore raise many kinds.
         if not known:
             raise DamagedError(f"cannot be restored ({_reason(error)})") from error
@@ -211,21 +224,62 @@ def _restore(path: Path, shapes: State) -> State:
     raise CheckpointError(f"{path}: {difference}; restore config.json")
 
 
-def _difference(stored: Any, expected: Any) -> str | None:
+def _read_back(path: Path, shapes: Shapes) -> None:
+    """Opens every array of a checkpoint. Raises an exception if one is missing or differs."""
+    with _reading(path) as (_, _, stored):
+        if difference := _difference(stored, shapes, "in training"):
+            raise ValueError(difference)
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[tuple[ocp.StandardCheckpointer, Path, Shapes]]:
+    """Yields a reader, the checkpoint's name for it, and the shapes of the stored arrays."""
+    with (
+        _plain_name(path.parent) as parent,
+        ocp.StandardCheckpointer(multiprocessing_options=_this_process()) as reader,
+    ):
+        folder = parent / path.name
+        metadata = reader.metadata(folder).item_metadata
+        if metadata is None:
+            raise ValueError("its arrays cannot be found")
+        yield reader, folder, _shapes(metadata.tree)
+
+
+@contextlib.contextmanager
+def _plain_name(folder: Path) -> Iterator[Path]:
+    """Yields the folder or, if its name is unusual, a temporary link to it.
+
+    Orbax takes a path for a pattern, and TensorStore takes only UTF-8.
+    """
+    if _PLAIN.fullmatch(os.fspath(folder)):
+        yield folder
+        return
+    temporary = tempfile.gettempdir()
+    if not _PLAIN.fullmatch(temporary):
+        raise CheckpointError(
+            f"{folder}: Orbax cannot use a folder of this name, nor a link to it in {temporary}; "
+            "choose another --workdir, or set TMPDIR to a folder with a plain name"
+        )
+    with tempfile.TemporaryDirectory(prefix="daad_jax-") as private:
+        link = Path(private, folder.name)
+        link.symlink_to(folder, target_is_directory=True)
+        yield link
+
+
+def _difference(old: Shapes, new: Shapes, where: str) -> str | None:
     """Describes the first array that a checkpoint and a state do not share, or returns None."""
-    old, new = _shapes(stored), _shapes(expected)
     # Parameters first: differences in the optimiser or the averages follow from theirs.
     order = sorted(old | new, key=lambda name: ("/params/" not in name, "average" in name, name))
     for name in order:
         if old.get(name) != new.get(name):
             return (
                 f"{name} is {_describe(old.get(name))} in the checkpoint and "
-                f"{_describe(new.get(name))} by config.json"
+                f"{_describe(new.get(name))} {where}"
             )
     return None
 
 
-def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+def _shapes(tree: Any) -> Shapes:
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {
         jax.tree_util.keystr(path, simple=True, separator="/"): leaf.shape for path, leaf in leaves

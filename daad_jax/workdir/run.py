@@ -5,6 +5,7 @@ A workdir holds ``config.json``, ``images.json`` (a fingerprint of the training 
 """
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 from collections.abc import Iterator
@@ -23,9 +24,10 @@ from daad_jax.workdir.checkpoint import CHECKPOINTS
 CONFIG_FILE = "config.json"
 IMAGES_FILE = "images.json"
 
-# Fields that may change when a run is resumed, because they do not change its result.
+# Fields that may change when a run is resumed, because they do not change what is trained.
 CHANGEABLE_FIELDS = (
     "data.root",
+    "data.test_root",
     "data.memory_limit_mb",
     "data.on_device",
     "data.cache_dir",
@@ -38,8 +40,7 @@ CHANGEABLE_FIELDS = (
     "train.log_every",
     "train.checkpoint_every",
     "train.keep_checkpoints",
-    "score.batch_size",
-    "score.bootstrap_samples",
+    *(name for name in config_lib.field_types() if name.startswith("score.")),
 )
 
 
@@ -82,6 +83,12 @@ def load_config(folder: Path) -> Config:
     except ConfigError as error:
         raise CheckpointError(f"{path}: {error}") from error
     return config
+
+
+def write_config(folder: Path, config: Config) -> None:
+    """Writes the ``config.json`` of a workdir. The folders that it names become absolute."""
+    located = dataclasses.replace(config, data=config.data.located())
+    files.write_json(folder / CONFIG_FILE, config_lib.to_dict(located))
 
 
 def check_same_run(folder: Path, config: Config) -> None:
@@ -159,7 +166,7 @@ def _begin(folder: Path, config: Config, images: np.ndarray) -> Iterator[None]:
         check_same_run(folder, config)  # another process may have started a run meanwhile
         fingerprint = check_same_images(folder, images)
         files.write_json(folder / IMAGES_FILE, fingerprint)
-        files.write_json(folder / CONFIG_FILE, config_lib.to_dict(config))
+        write_config(folder, config)
         yield
 
 

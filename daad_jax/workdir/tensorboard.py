@@ -21,7 +21,10 @@ class ScalarWriter:
         """Opens a new event file for a run that has made `step` steps."""
         folder.mkdir(parents=True, exist_ok=True)
         # TensorBoard reads files in order of their names; two may be opened in the same second.
-        self._writer = EventsWriter(os.fspath(folder / "events"), f".{step:09d}.{time.time_ns()}")
+        # Absolute, because tensorboardX takes "gs:x" for a bucket.
+        self._writer = EventsWriter(
+            os.path.abspath(folder / "events"), f".{step:09d}.{time.time_ns()}"
+        )
         # The START event of a resumed run makes TensorBoard drop events from this step on.
         session = SessionLog(status=SessionLog.START)
         self._writer.write_event(Event(wall_time=time.time(), step=step + 1, session_log=session))

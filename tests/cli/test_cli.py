@@ -143,10 +143,10 @@ def test_epochs_given_by_hand_replace_the_steps(monkeypatch):
 def test_a_layout_is_checked_for_all_categories_before_the_first_is_trained(tmp_path, capsys):
     make_category(tmp_path / "parts", "a")
     broken = make_category(tmp_path / "parts", "b")
-    (broken / "test").rename(broken / "tests")
+    (broken / "train/good").rename(broken / "train/fine")
     args = train_args(tmp_path / "parts", tmp_path / "w", category="all", setting="ae")
     assert main(args) == 2
-    assert "b/test/good: missing" in capsys.readouterr().err
+    assert "b/train/good: missing" in capsys.readouterr().err
     assert not (tmp_path / "w").exists()
 
 

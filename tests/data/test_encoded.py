@@ -223,5 +223,9 @@ def test_what_cannot_fit_into_memory_is_refused_before_it_is_decoded(tmp_path, m
     for path in (tmp_path / "nut/train/good").iterdir():
         path.write_bytes(b"no image")
     monkeypatch.setattr("daad_jax.runtime.memory.available", lambda: 10 * 16 * 16 - 1)
+    with pytest.raises(DataError, match="lower it below 0 to keep them in a cache"):
+        load_dataset(config, "nut", tmp_path / "cache")
+    with pytest.raises(DataError, match="lower it below 0 and set data.cache_dir to keep them"):
+        load_dataset(config, "nut")
     with pytest.raises(DataError, match="^data.memory_limit_mb: 10 decoded images need 0 MiB"):
         load_dataset(config, "nut")

@@ -1,3 +1,5 @@
+import shutil
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -87,14 +89,14 @@ def empty_train(folder):
         file.unlink()
 
 
-def no_test(folder):
+def broken_test(folder):
     (folder / "test").rename(folder / "tests")
+    (folder / "test").symlink_to(folder / "away")
 
 
-def only_good(folder):
-    for file in (folder / "test/bent").iterdir():
+def empty_test_good(folder):
+    for file in (folder / "test/good").iterdir():
         file.unlink()
-    (folder / "test/bent").rmdir()
 
 
 def no_mask(folder):
@@ -117,10 +119,10 @@ def disguised(folder):
 @pytest.mark.parametrize(
     ("breakage", "message"),
     [
-        (no_train, r"train/good: missing; expected"),
+        (no_train, r"train/good: missing; put normal images there, or set data.category"),
         (empty_train, r"train/good: empty; put images there"),
-        (no_test, r"test/good: missing; expected"),
-        (only_good, r"test: no folder with defective images"),
+        (broken_test, r"test: cannot be read"),
+        (empty_test_good, r"test/good: empty; put images there"),
         (no_mask, r"001_mask\.png: the mask of .*001\.png is missing"),
         (truncated, r"train/good/003\.png: is not a whole image file"),
         (foreign, r"test/bent/notes\.txt: is not an image"),
@@ -152,7 +154,8 @@ def test_fewer_than_two_calibration_images_are_an_error(tmp_path):
         file.unlink()
     assert len(load_dataset(config_for(tmp_path), "nut").train) == 1
     write(tmp_path / "nut/train/good/1.png", 10)
-    with pytest.raises(DataError, match=r"data\.category: no training image of 'nut'"):
+    message = r"data\.calibration_fraction: holds out all 2 .* images of 'nut'.* set it to 0 and sc"
+    with pytest.raises(DataError, match=message):
         load_dataset(config_for(tmp_path, calibration_fraction=0.1), "nut")
     write(tmp_path / "nut/train/good/2.png", 20)
     dataset = load_dataset(config_for(tmp_path, calibration_fraction=0.1), "nut")
@@ -161,6 +164,53 @@ def test_fewer_than_two_calibration_images_are_an_error(tmp_path):
     config = config_for(tmp_path, calibration_fraction=0.1, on_bad_file="skip")
     with pytest.raises(DataError, match=r"data\.calibration_fraction: 1 calibration image"):
         load_dataset(config, "nut")
+
+
+@pytest.mark.parametrize(
+    ("removed", "labels", "missing"),
+    [
+        (["test", "ground_truth"], [], "no normal and no defective"),
+        (["test/bent"], [0, 0, 0], "no defective"),
+        (["test/good"], [1, 1, 1], "no normal"),
+    ],
+)
+def test_test_images_of_both_labels_are_not_needed(tmp_path, capsys, removed, labels, missing):
+    folder = make_category(tmp_path)
+    for name in removed:
+        shutil.rmtree(folder / name)
+    assert list_categories(config_for(tmp_path, "all")) == ["nut"]
+    dataset = load_dataset(config_for(tmp_path), "nut")
+    assert dataset.test.labels.tolist() == labels
+    assert dataset.test.images.shape == (len(labels), 16, 16, 1)
+    line = f"warning: nut: {missing} test image in {tmp_path}, so there is no AUROC\n"
+    assert capsys.readouterr().err == line
+
+
+def test_test_images_may_come_from_another_root(tmp_path):
+    make_category(tmp_path / "old")
+    make_category(tmp_path / "new", "nut")
+    shutil.rmtree(tmp_path / "new/nut/train")
+    (tmp_path / "new/nut/test/bent/002.png").unlink()
+    config = config_for(tmp_path / "old", test_root=str(tmp_path / "new"))
+    dataset = load_dataset(config, "nut")
+    assert (len(dataset.train), len(dataset.test)) == (10, 5)
+    assert dataset.test.names[-1] == "test/bent/001.png"
+    assert dataset.test.masks.sum() == 8
+    for name, message in {"none": "none is not a folder; give", "old/nut": "nut/test: "}.items():
+        config.test_root = str(tmp_path / name)
+        with pytest.raises(DataError, match=message):
+            load_dataset(config, "nut")
+
+
+def test_folders_are_taken_as_people_write_them(tmp_path, monkeypatch):
+    make_category(tmp_path / "home/parts")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path / "home")
+    for root in ("~/parts", "parts"):
+        assert list_categories(config_for(root, "all")) == ["nut"]
+        config = config_for(root, memory_limit_mb=0, cache_dir="~/cache")
+        assert len(load_dataset(config, "nut").train) == 10
+    assert any((tmp_path / "home/cache").iterdir())
 
 
 def test_unknown_sources_are_named():

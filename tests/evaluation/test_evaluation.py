@@ -15,6 +15,7 @@ from daad_jax.errors import CheckpointError, ConfigError, DataError
 from daad_jax.evaluation import evaluate
 from daad_jax.evaluation.evaluate import count_masks, pseudo_summary, write_evaluation
 from daad_jax.evaluation.pseudo_defects import PseudoDefects, make_pseudo_defects
+from daad_jax.reports import html as html_report
 from daad_jax.reports import text as report
 from daad_jax.runtime import sharding
 from daad_jax.scoring import calibration, scores
@@ -136,7 +137,7 @@ def test_the_calibrated_scale_comes_from_held_out_images(run):
 def test_a_localised_score_decides_when_the_config_names_it(run, tmp_path):
     workdir, _, dataset, result = run
     copy = change_config(workdir, tmp_path / "run", decision="R_contrast_relative")
-    with pytest.raises(CheckpointError, match="has the threshold of A, the config decides by R_"):
+    with pytest.raises(CheckpointError, match=r"is for score\.decision='A', the config has"):
         daad_jax.load(copy)
     summary = evaluate_folder(copy, dataset)
     assert summary["decision"] == "R_contrast_relative"
@@ -284,6 +285,84 @@ def test_load_takes_files_as_training_does(run, tmp_path):
         detector.score([str(tmp_path / "none.png")])
 
 
+@pytest.mark.parametrize("mode", ["P", "RGBA", "CMYK", "I;16", "1", "F"])
+def test_a_pillow_image_scores_as_its_file(run, tmp_path, monkeypatch, mode):
+    detector = daad_jax.load(run[0])
+    pixels = np.random.default_rng(3).integers(0, 256, (20, 12, 3), np.uint8)
+    image = Image.fromarray(pixels)
+    if mode == "P":
+        image = image.quantize(16)
+        image.info["transparency"] = 3
+    elif mode == "I;16":
+        image = Image.fromarray(pixels[..., 0].astype(np.uint16) * 200)
+    elif mode == "RGBA":
+        image = Image.fromarray(np.dstack([pixels, pixels[..., 0]]))
+    else:
+        image = image.convert("L" if mode == "F" else mode).convert(mode)
+    path = tmp_path / ("a.tiff" if mode in ("CMYK", "F") else "a.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by 90 degrees
+    # Pillow maps uncompressed TIFF files into memory and mixes up their turned rows.
+    image.save(path, exif=exif, **({"compression": "tiff_lzw"} if path.suffix == ".tiff" else {}))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    results = detector.score([path, f"~/{path.name}", Image.open(path)])
+    assert Image.open(path).mode == mode
+    np.testing.assert_array_equal(results.anomaly_map[1], results.anomaly_map[0])
+    np.testing.assert_array_equal(results.anomaly_map[2], results.anomaly_map[0])
+
+
+def test_a_pillow_image_that_cannot_be_decoded_is_named(run, tmp_path):
+    path = tmp_path / "cut.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8)).save(path)
+    path.write_bytes(path.read_bytes()[:900])
+    with pytest.raises(DataError, match=r"cut\.png: cannot be decoded"):
+        daad_jax.load(run[0]).score([Image.open(path)])
+    with pytest.raises(ValueError, match="put it into a list"):
+        daad_jax.load(run[0]).score(Image.new("L", (4, 4)))
+
+
+def test_home_is_expanded_for_workdirs(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    shutil.copytree(run[0], tmp_path / "w")
+    detector = daad_jax.load("~/w")
+    assert detector.threshold == run[3]["threshold"]
+    daad_jax.fit(run[1], run[2], workdir="~/w", log=lambda _: None)
+    assert not (tmp_path / "~").exists()
+
+
+@pytest.mark.parametrize("kept", [slice(0), slice(10), slice(10, None)])
+@pytest.mark.parametrize("protocol", ["paper", "calibrated"])
+def test_without_test_images_of_both_labels_only_the_aurocs_are_missing(
+    run, tmp_path, kept, protocol
+):
+    workdir, _, dataset, result = run
+    copy = change_config(workdir, tmp_path / "run", protocol=protocol)
+    config, mesh = load_config(copy), sharding.make_mesh()
+    state = restore_state(copy, config, daad_jax.build_networks(config), mesh)
+    dataset = dataclasses.replace(dataset, test=dataset.test.take(kept))
+    evaluation = daad_jax.evaluate(config, state, dataset)
+    write_evaluation(copy, evaluation, dataset)
+    summary = json.loads((copy / "evaluation.json").read_text())
+    assert set(summary["scores"]) >= {"R", "L", "R_max_relative", "L_max_relative"}
+    assert not any(summary["scores"].values())
+    assert (summary["by_kind"], summary["controls"]) == ({}, {})
+    for name in ("threshold", "pseudo", "decision", "train_images", "calibration_images"):
+        assert summary[name] == result[name]
+    rows = list(csv.DictReader((copy / "scores.csv").open()))
+    assert len(rows) == len(dataset.test) == len(evaluation.defective)
+    assert daad_jax.load(copy).score(run[2].test.images).defective is not None
+    table = report.evaluation_table(summary)
+    assert "threshold of A" in table
+    assert "pseudo-defects" in table
+    assert "image AUROC" not in table
+    rows = report.summary_rows([summary, result])
+    assert {*rows[1][1:-2], *rows[3][1:-2]} == {"-"}
+    html = html_report.write_report(copy, evaluation, dataset).read_text()
+    for text in ("There is no AUROC", "pseudo-defects", "Training", "Memory", "Items used most"):
+        assert text in html
+    assert ("Examples</h2>" in html) == bool(len(dataset.test))
+
+
 def test_without_held_out_images_there_is_only_the_papers_protocol(tmp_path):
     config = tiny_config("daad", train__steps=2)
     dataset = tiny_dataset(config)
@@ -310,10 +389,10 @@ def test_a_calibration_of_another_step_is_refused(run, tmp_path):
     text = (workdir / "calibration.json").read_text()
     (tmp_path / "calibration.json").write_text(text.replace('"step": 30', '"step": 29'))
     with pytest.raises(CheckpointError, match="belongs to step 29, the checkpoint to step 30"):
-        calibration.load_calibration(tmp_path, 30, "A")
+        calibration.load_calibration(tmp_path, 30, ScoreConfig())
     (tmp_path / "calibration.json").write_text("{}")
     with pytest.raises(CheckpointError, match="cannot be read"):
-        calibration.load_calibration(tmp_path, 30, "A")
+        calibration.load_calibration(tmp_path, 30, ScoreConfig())
 
 
 def test_the_tables_show_the_numbers(run):

@@ -149,7 +149,7 @@ def test_a_run_without_a_sound_checkpoint_is_not_resumed(tmp_path, one_device):
 
 def test_a_batch_that_the_devices_cannot_share_is_a_config_error():
     config = tiny_config(train__batch_size=6)
-    with pytest.raises(ConfigError, match="train.batch_size: 6 cannot be split over 8 devices"):
+    with pytest.raises(ConfigError, match="6 cannot be split over 8 devices; .* use fewer devices"):
         fit(config, tiny_dataset(config))
 
 
@@ -157,7 +157,7 @@ def test_a_batch_that_the_devices_cannot_share_is_a_config_error():
     ("setting", "message"),
     [
         ("daad", r"memory.items: this config needs about .* GiB .* lower memory.items \(7\)"),
-        ("ae", "train.batch_size: this config needs about .* GiB"),
+        ("ae", r"model.widths: this config needs about .* available; lower model.widths$"),
     ],
 )
 def test_parameters_that_do_not_fit_the_memory_are_an_error_before_compiling(
@@ -175,7 +175,17 @@ def test_a_step_that_does_not_fit_the_memory_is_a_config_error(one_device, monke
     room = program_of(config, one_device).memory_bytes - 1
     loop.build_program.cache_clear()
     monkeypatch.setattr("daad_jax.train.program.available_memory", lambda mesh: room)
-    with pytest.raises(ConfigError, match="memory.items: this config needs about"):
+    lower = r"lower memory.items \(6\), model.widths, data.image_size, train.batch_size; or raise"
+    with pytest.raises(ConfigError, match=f"memory.items: this config needs about .*{lower}"):
+        fit(config, tiny_dataset(config), mesh=one_device)
+
+
+def test_a_batch_of_one_image_is_not_to_be_lowered(one_device, monkeypatch):
+    config = tiny_config("ae", train__batch_size=1)
+    room = program_of(config, one_device).memory_bytes - 1
+    loop.build_program.cache_clear()
+    monkeypatch.setattr("daad_jax.train.program.available_memory", lambda mesh: room)
+    with pytest.raises(ConfigError, match="lower model.widths, data.image_size$"):
         fit(config, tiny_dataset(config), mesh=one_device)
 
 

@@ -76,6 +76,7 @@ WITHOUT_EFFECT = {
     "data.source",
     "data.split_seed",
     "data.tfds_dir",
+    "data.test_root",
     "model.backbone",  # there is only one
     "seed",
     "setting",

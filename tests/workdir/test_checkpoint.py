@@ -5,8 +5,9 @@ import shutil
 import time
 
 import pytest
+from orbax.checkpoint import StandardCheckpointer
 
-from daad_jax.errors import CheckpointError
+from daad_jax.errors import CheckpointError, SaveError
 from daad_jax.workdir import manifest
 from daad_jax.workdir.checkpoint import Checkpoints
 from tests.processes import PAUSE, child, files_of, kill, names_in, wait_for
@@ -92,6 +93,47 @@ def test_a_checkpoint_gets_its_manifest_as_soon_as_it_is_complete(tmp_path):
         checkpoints.save(state(3))
     assert names_in(tmp_path / "checkpoints") == ["2", "3"]
     assert manifest.check(tmp_path / "checkpoints/3")
+
+
+@pytest.mark.parametrize("name", ["a[1]", "a*", "a**b", "a?", "a\\b", "\u691c", "a\udcff", "[!a]"])
+def test_the_name_of_a_workdir_is_no_pattern(tmp_path, name):
+    save(tmp_path / "ab", 2)
+    save(tmp_path / name, 2, 4)
+    assert restore(tmp_path / name) == 4
+    assert names_in(tmp_path / name / "checkpoints") == ["2", "4"]
+    assert names_in(tmp_path) == sorted(["ab", name])
+
+
+def test_a_name_that_cannot_be_used_is_refused_before_anything_is_saved(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.gettempdir", lambda: "/tmp/[x]")
+    with pytest.raises(
+        CheckpointError, match=r"a\[1\]/checkpoints: .* set TMPDIR to a folder with"
+    ):
+        save(tmp_path / "a[1]", 2)
+    assert names_in(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("lost", "message"), [("manifest.ocdbt", "its arrays cannot be found"), ("_METADATA", ".+")]
+)
+def test_a_save_counts_only_if_it_can_be_read_back(tmp_path, monkeypatch, lost, message):
+    """The library reports success, and a file is missing."""
+    save(tmp_path, 2)
+    wait = StandardCheckpointer.wait_until_finished
+
+    def lose(self):
+        wait(self)
+        (tmp_path / "checkpoints/4" / lost).unlink(missing_ok=True)
+
+    monkeypatch.setattr(StandardCheckpointer, "wait_until_finished", lose)
+    message = rf"checkpoints/4: cannot be saved \({message}\); .* to resume from step 2"
+    with pytest.raises(SaveError, match=message):
+        save(tmp_path, 4, keep=1)
+    assert manifest.check(tmp_path / "checkpoints/2")
+    monkeypatch.undo()
+    assert restore(tmp_path, keep=1) == 2
+    save(tmp_path, 4, keep=1)
+    assert restore(tmp_path) == 4
 
 
 @pytest.mark.parametrize(("damage", "message"), DAMAGE)

@@ -72,9 +72,21 @@ def test_a_run_that_another_process_started_before_the_lock_was_taken_is_kept(
 def test_changeable_fields_may_change(tmp_path):
     assert set(run.CHANGEABLE_FIELDS) <= set(config_lib.field_types())
     begin(tmp_path)
-    config = tiny_config(train__steps=9, train__keep_checkpoints=5, score__batch_size=2)
+    config = tiny_config(train__steps=9, train__keep_checkpoints=5, score__decision="R")
     begin(tmp_path, config)
     assert run.load_config(tmp_path) == config
+
+
+def test_folders_are_stored_as_absolute_paths(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    fields = {"root": "a [b]", "test_root": "~/c", "cache_dir": "~x", "tfds_dir": ""}
+    config = tiny_config(**{f"data__{name}": path for name, path in fields.items()})
+    begin(tmp_path / "w", config)
+    stored = run.load_config(tmp_path / "w").data
+    assert [stored.root, stored.test_root] == [f"{tmp_path}/a [b]", f"{tmp_path}/home/c"]
+    assert [stored.cache_dir, stored.tfds_dir] == [f"{tmp_path}/~x", ""]
+    assert config.data.root == "a [b]"
 
 
 def test_other_training_images_raise(tmp_path):

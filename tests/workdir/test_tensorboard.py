@@ -1,6 +1,7 @@
 """TensorBoard event files."""
 
 import struct
+from pathlib import Path
 
 import pytest
 from tensorboardX.proto.event_pb2 import Event, SessionLog
@@ -53,3 +54,9 @@ def test_scalars_have_their_names_and_values(tmp_path):
     assert event.step == 3
     values = {value.tag: value.simple_value for value in event.summary.value}
     assert values == pytest.approx({"loss/rec": 0.25, "loss/adv": float("nan")}, nan_ok=True)
+
+
+def test_a_folder_named_like_a_bucket_is_a_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    ScalarWriter(Path("gs:x/y"), 0).close()
+    assert len(read_events(tmp_path / "gs:x/y")) == 2

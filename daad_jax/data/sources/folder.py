@@ -3,13 +3,14 @@
 ::
 
     root/category/train/good/*.png
-    root/category/test/good/*.png
+    root/category/test/good/*.png                           (optional, as all below)
     root/category/test/<defect>/*.png
-    root/category/ground_truth/<defect>/<name>_mask.png     (optional)
+    root/category/ground_truth/<defect>/<name>_mask.png
 
-The smallest possible category has only ``train/good``, ``test/good`` and ``test/bad``.
+``test`` and ``ground_truth`` may be under ``data.test_root`` instead.
 """
 
+import dataclasses
 import os
 import unicodedata
 from collections.abc import Iterator
@@ -59,8 +60,7 @@ def list_categories(config: DataConfig) -> list[str]:
         return [_plain(config.category)]
     names = _category_names(root)
     for name in names:
-        tree = Tree(config, BadFiles(config))
-        _list_images(tree, _category_folder(tree, name))
+        _list_images(config, name, BadFiles(config))
     return names
 
 
@@ -74,16 +74,14 @@ def load(config: DataConfig, category: str, cache: Path | None) -> Dataset:
     raises BadFileError.
     """
     bad = BadFiles(config)
-    tree = Tree(config, bad)
     category = _plain(category)
-    folder = _category_folder(tree, category)
-    normal, listed = _list_images(tree, folder)
-    train, calibration = load_normal(_encode(folder, normal), config, cache, bad)
-    masked, masks = _load_masks(listed, config.image_size, bad)
-    test = load_images(_encode(folder, masked, masks), config, cache, bad)
-    name = display_name(category or folder.resolve().name)
+    found = _list_images(config, category, bad)
+    train, calibration = load_normal(_encode(found.folder, found.normal), config, cache, bad)
+    masked, masks = _load_masks(found.test, config.image_size, bad)
+    test = load_images(_encode(found.tested, masked, masks), config, cache, bad)
+    name = display_name(category or found.folder.resolve().name)
     bad.warn(name)
-    _warn_of_unused(name, folder, [*normal, *listed], bad)
+    _warn_of_unused(name, found, bad)
     return Dataset(name, train, test, calibration, len(bad.errors))
 
 
@@ -98,6 +96,15 @@ def _plain(category: str) -> str:
     return os.path.join("", *Path(category).parts)
 
 
+class _Category(NamedTuple):
+    """The folder with ``train`` and its images, and the folder with ``test`` and its images."""
+
+    folder: Path
+    normal: list[_Listed]
+    tested: Path
+    test: list[_Listed]
+
+
 def _category_names(root: Path) -> list[str]:
     names = [entry.name for entry in list_folder(root) if _holds_train(entry)]
     known = [name for name in PAPER_CATEGORIES if name in names]
@@ -107,7 +114,7 @@ def _category_names(root: Path) -> list[str]:
         hint = " (it is a category itself: set data.category='')" if is_category else ""
         raise DataError(
             f"data.root: no folder with a train/good folder in it under {root}{hint}; expected "
-            "CATEGORY/train/good and CATEGORY/test/DEFECT"
+            "CATEGORY/train/good"
         )
     return names
 
@@ -130,25 +137,38 @@ def _category_folder(tree: Tree, category: str) -> Path:
             f"data.category: no {category!r} under {tree.root}; {suggestion(category, known)}"
         )
     tree.check_folder(folder)
-    for part in (find(folder, "train", GOOD), find(folder, "test", GOOD)):
-        if not is_folder(part):
-            raise DataError(
-                f"{part}: missing; expected train/good, test/good and test/DEFECT folders"
-            )
+    if not is_folder(find(folder, "train", GOOD)):
+        raise DataError(
+            f"{folder / 'train' / GOOD}: missing; put normal images there, or set data.category to "
+            "the folder in data.root that has it"
+        )
     return folder
 
 
-def _list_images(tree: Tree, root: Path) -> tuple[list[_Listed], list[_Listed]]:
-    """Lists the training and the test images, normal ones first, without those that lack a mask."""
-    normal = [_Listed(file, GOOD) for file in tree.list_images(find(root, "train", GOOD))]
+def _list_images(config: DataConfig, category: str, bad: BadFiles) -> _Category:
+    """Lists the images of a category without those that lack a mask. Normal ones come first."""
+    tree = Tree(config, bad)
+    folder = _category_folder(tree, category)
+    normal = [_Listed(file, GOOD) for file in tree.list_images(find(folder, "train", GOOD))]
+    if config.test_root:
+        if not is_folder(Path(config.test_root)):
+            raise DataError(
+                f"data.test_root: {config.test_root} is not a folder; give the one with the test "
+                "images"
+            )
+        tree = Tree(dataclasses.replace(config, root=config.test_root), bad)
+    tested = find(tree.root, *Path(category).parts)
+    if config.test_root or os.path.lexists(find(tested, "test")):
+        return _Category(folder, normal, tested, _list_test(tree, tested))
+    return _Category(folder, normal, tested, [])
+
+
+def _list_test(tree: Tree, root: Path) -> list[_Listed]:
     folders = tree.list_folders(find(root, "test"))
     defects = [folder for folder in folders if same_name(folder.name) != GOOD]
-    if not defects:
-        raise DataError(
-            f"{root / 'test'}: no folder with defective images beside 'good'; put them in "
-            "test/bad or in a folder for each kind of defect"
-        )
-    listed = [_Listed(file, GOOD) for file in tree.list_images(find(root, "test", GOOD))]
+    listed = []
+    if len(defects) < len(folders):
+        listed = [_Listed(file, GOOD) for file in tree.list_images(find(root, "test", GOOD))]
     truth = find(root, "ground_truth")
     has_masks = is_folder(truth) or truth.is_symlink()
     if has_masks:
@@ -160,7 +180,7 @@ def _list_images(tree: Tree, root: Path) -> tuple[list[_Listed], list[_Listed]]:
             listed += [_Listed(file, kind, mask) for file, mask in masks.items()]
         else:
             listed += [_Listed(file, kind) for file in files]
-    return normal, listed
+    return listed
 
 
 def _find_masks(tree: Tree, folder: Path, files: list[Path]) -> dict[Path, Path]:
@@ -232,14 +252,15 @@ def _picture_size(file: Path) -> tuple[int, int] | None:
         return None  # which is told of when the image is decoded
 
 
-def _warn_of_unused(category: str, root: Path, listed: list[_Listed], bad: BadFiles) -> None:
+def _warn_of_unused(category: str, found: _Category, bad: BadFiles) -> None:
     """Counts the images that lie where none are taken from, for example in folders of folders."""
+    listed = [*found.normal, *found.test]
     taken = {entry.file.parent for entry in listed}
     masks = {entry.mask for entry in listed}
     told = {Path(error.place) for error in bad.errors}
-    tops = {*taken, *(find(root, part) for part in ("train", "test", "validation"))}
-    if any(masks):
-        tops.add(find(root, "ground_truth"))
+    truth = find(found.tested, "ground_truth")
+    tops = {*taken, *(find(found.folder, part) for part in ("train", "validation"))}
+    tops |= {find(found.tested, "test"), *([truth] if any(masks) else [])}
     unused: dict[Path, int] = {}
     for top in tops:
         for folder, files in _walk(top):
@@ -248,15 +269,22 @@ def _warn_of_unused(category: str, root: Path, listed: list[_Listed], bad: BadFi
             if images and folder not in taken:
                 unused[folder] = len(images)
     # Masks of good images are empty, used or not.
-    unused.pop(find(root, "ground_truth", GOOD), None)
+    unused.pop(find(truth, GOOD), None)
     if unused:
-        names = sorted(printable(display_name(folder.relative_to(root))) for folder in unused)
+        roots = {folder: _root_of(folder, found) for folder in unused}
+        names = sorted(
+            printable(display_name(one.relative_to(root))) for one, root in roots.items()
+        )
         more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
         warn(
             f"{printable(category)}: {sum(unused.values())} image file(s) are not used, in "
             f"{', '.join(names[:_NAMED])}{more}; images are taken from train/good, test/good and "
             "test/DEFECT themselves, masks by the name of their image"
         )
+
+
+def _root_of(folder: Path, found: _Category) -> Path:
+    return found.folder if folder.is_relative_to(found.folder) else found.tested
 
 
 def _walk(top: Path) -> Iterator[tuple[Path, list[Path]]]:
