@@ -54,7 +54,7 @@ def parse_config_flags(values: flags.FlagValues, argv: Sequence[str]) -> ConfigF
     help_text = "Config file or preset, FILE[:SETTING]; --config.FIELD=VALUE sets a field."
     flags.DEFINE_string("config", _DEFAULT_PRESET, help_text, flag_values=named)
     _show_help(argv, named, values)
-    rest = _call(named, _expand(argv), known_only=True)
+    rest = _call(named, argv, known_only=True)
     overrides = parse_overrides(values, rest)
     source, colon, setting = named.config.rpartition(":")
     if not colon or user_path(named.config).is_file():
@@ -82,7 +82,7 @@ def parse_flags(
     allows. Raises ConfigError for an unknown flag, a value of the wrong type, or a stray argument.
     """
     _show_help(argv, values)
-    rest = _call(values, _expand(argv))
+    rest = _call(values, argv)
     if len(rest) > 1 and not positional:
         raise ConfigError(f"{rest[1]}: not understood; flags begin with -- and use =")
     return rest[1:]

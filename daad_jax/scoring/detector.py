@@ -6,13 +6,11 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from daad_jax.addressing import parse_rule
-from daad_jax.config import Config, DataConfig
+from daad_jax.config import Config
 from daad_jax.data import decode
-from daad_jax.data.pictures import to_mode
-from daad_jax.errors import DataError
 from daad_jax.models.build import build_networks
 from daad_jax.runtime import sharding
 from daad_jax.runtime.files import user_path
@@ -72,15 +70,16 @@ class Detector:
         """Scores images.
 
         Args:
-            images: a sequence of paths of image files, of Pillow images, or of uint8 arrays ``(H,
-                W)`` or ``(H, W, C)`` in 0 to 255 of any sizes, C 1 or 3; or one array ``(n, H, W,
-                C)``. They are resized and converted like the training images.
+            images: a sequence of paths of image files, or of uint8 arrays ``(H, W)`` or ``(H, W,
+                C)`` in 0 to 255 of any sizes, C 1 or 3; or one array ``(n, H, W, C)``. They are
+                resized and converted like the training images.
 
         Returns:
             A `Result` for the n images.
 
         Raises:
-            ValueError: for another dtype or shape, an image that is not in a list, or no image.
+            ValueError: for another dtype or shape, a Pillow image, an image that is not in a list,
+                or no image.
             DataError: if a file cannot be read or is not an image; the message names it.
             NonFiniteError: if a score is not finite because the training has diverged.
         """
@@ -111,7 +110,10 @@ class Detector:
         if isinstance(image, (str, os.PathLike)):
             return decode.decode_image(decode.read_bytes(user_path(image)), str(image), config)
         if isinstance(image, Image.Image):
-            image = _pixels(image, config)
+            raise ValueError(
+                "a Pillow image has lost parts of its file, such as the range of its values; give "
+                'the path of the file, or an array such as np.asarray(image.convert("RGB"))'
+            )
         return decode.resize_array(_check_image(image), config)
 
 
@@ -142,18 +144,6 @@ def load(workdir: str | Path, *, allow_custom_code: bool = False) -> Detector:
     step = int(state.step)
     calibration = calibration_lib.load_calibration(folder, step, config.score)
     return Detector(config, scorer, calibration, calibration_lib.load_reference(folder, step))
-
-
-def _pixels(image: Image.Image, config: DataConfig) -> np.ndarray:
-    """Converts a Pillow image as its file would be."""
-    mode = "RGB" if config.channels == 3 else "L"
-    try:
-        return np.asarray(to_mode(ImageOps.exif_transpose(image), mode, config.value_range))
-    except (OSError, ValueError, SyntaxError) as error:
-        raise DataError(
-            f"{getattr(image, 'filename', '') or 'a Pillow image'}: cannot be decoded ({error}); "
-            "replace or remove it"
-        ) from error
 
 
 def _check_image(image: Any) -> np.ndarray:

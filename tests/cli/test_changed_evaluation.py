@@ -142,7 +142,7 @@ def test_other_changes_are_one_line_and_change_nothing(copy, field, message, cap
     assert snapshot(copy) == before
 
 
-def test_fields_of_a_flagfile_count_wherever_it_stands(copy, tmp_path):
+def test_fields_of_a_flagfile_count_wherever_it_stands(copy, tmp_path, capsys):
     (tmp_path / "f.txt").write_text("--config.score.gamma=0.5\n--config.score.decision=R\n")
     flags = [
         "--workdir",
@@ -154,3 +154,6 @@ def test_fields_of_a_flagfile_count_wherever_it_stands(copy, tmp_path):
     assert main(["evaluate", *flags, f"--flagfile={tmp_path}/f.txt"]) == 0
     made_with = result(copy)["made_with"]
     assert [made_with[f"score.{name}"] for name in ("gamma", "decision")] == [0.5, "R"]
+    (tmp_path / "f.txt").write_text("--config.score.gama=0.5\n")
+    assert main(["evaluate", *flags, f"--flagfile={tmp_path}/f.txt"]) == 2
+    assert "score.gama: no such config field; did you mean" in capsys.readouterr().err

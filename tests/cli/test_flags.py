@@ -103,10 +103,13 @@ def test_a_flagfile_may_hold_every_flag(empty_folder):
 
 def test_a_flagfile_counts_wherever_it_stands(empty_folder):
     (empty_folder / "flags.txt").write_text("--config.memory.items=5\n--config=digits\n")
-    for before in (["--config.train.steps", "7"], ["--config.train.steps=7", "--workdir", "here"]):
+    for before in (
+        ["--config.train.batch_size", "7"],
+        ["--config.train.batch_size=7", "--workdir", "x"],
+    ):
         given = parse(*before, "--flagfile", "flags.txt", "--noconfig.model.skips")
         assert (given.config.memory.items, given.config.data.source) == (5, "digits")
-        assert (given.config.train.steps, given.config.model.skips) == (7, False)
+        assert (given.config.train.batch_size, given.config.model.skips) == (7, False)
 
 
 def test_home_is_expanded_in_folders(monkeypatch):
