@@ -14,7 +14,7 @@ from daad_jax.config import Config
 from daad_jax.data import Dataset, ImageSet
 from daad_jax.data.dataset import GOOD
 from daad_jax.evaluation import baselines, diagnostics, metrics
-from daad_jax.evaluation.pseudo_defects import make_pseudo_defects
+from daad_jax.evaluation.pseudo_defects import MIN_SIZE, make_pseudo_defects
 from daad_jax.models.build import Networks, build_discriminator
 from daad_jax.runtime import sharding, signals
 from daad_jax.runtime.files import replacing, write_json
@@ -43,9 +43,9 @@ class Evaluation(NamedTuple):
             for each kind of defect), ``pixel_auroc`` and ``pixel_auroc_relative``, ``decision``
             (the name of the score that decides), its ``threshold``, ``controls`` (the baselines),
             ``made_with`` (the folders and the score settings, which may change after training),
-            ``memory`` and ``pseudo`` (None if no images were held out). Without normal and
-            defective test images there is no AUROC: ``scores`` holds no metrics, and ``by_kind``
-            and ``controls`` are empty.
+            ``memory`` and ``pseudo`` (None for images below 16 px, or if none were held out).
+            Without normal and defective test images there is no AUROC: ``scores`` holds no metrics,
+            and ``by_kind`` and ``controls`` are empty.
         raw: maps, reconstructions and unscaled scores of the test images.
         scores: the scores of the test images by name, float64 ``(n,)`` each.
         calibration: scales and threshold, or None if no images were held out.
@@ -104,7 +104,8 @@ def evaluate(
     summary["pseudo"] = None
     if normal is not None:
         inputs = calibration_lib.calibrated_inputs(normal, config.score, calibration, reference)
-        summary["pseudo"] = pseudo_summary(inputs, dataset, scorer)
+        if config.data.image_size >= MIN_SIZE:
+            summary["pseudo"] = pseudo_summary(inputs, dataset, scorer)
     return Evaluation(config, summary, raw, named, calibration, reference, defective, scorer)
 
 

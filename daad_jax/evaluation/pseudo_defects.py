@@ -13,6 +13,7 @@ from scipy import ndimage
 from daad_jax.data.shapes import blob_field, curve, rasterize
 
 MAX_IMAGES = 200
+MIN_SIZE = 16
 AREA_RANGE = (0.005, 0.06)
 MIN_CHANGE = 0.5
 _TRIES = 20

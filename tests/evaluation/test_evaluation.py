@@ -393,3 +393,17 @@ def test_the_tables_show_the_numbers(run):
     summary = report.summary_table([result, other])
     mean = (result["scores"]["R"]["image_auroc"] + 0.25) / 2
     assert summary.splitlines()[-1].split()[:2] == ["mean", f"{mean:.4f}"]
+
+
+def test_images_too_small_for_pseudo_defects_are_evaluated_without_them(one_device):
+    config = tiny_config(
+        data__image_size=8,
+        data__calibration_fraction=0.2,
+        memory__division_rates=(1, 1, 1),
+        train__steps=1,
+    )
+    dataset = tiny_dataset(config)
+    state = daad_jax.fit(config, dataset, mesh=one_device, log=lambda _: None)
+    summary = daad_jax.evaluate(config, state, dataset, mesh=one_device).summary
+    assert summary["pseudo"] is None
+    assert summary["threshold"] is not None
