@@ -21,7 +21,7 @@ from daad_jax.reports import examples, plots
 from daad_jax.reports import html as html_report
 from daad_jax.reports import text as report
 from daad_jax.scoring.calibration import Calibration, fit_reference
-from daad_jax.scoring.deviation import image_light
+from daad_jax.scoring.deviation import fit_deviation, image_light
 from daad_jax.scoring.scores import SCORES, MinMax, RawScores, Scales, Score
 from daad_jax.train.losses import LOSSES, Loss
 from daad_jax.train.metrics_log import METRICS_FILE
@@ -98,7 +98,9 @@ def fabricate(
         image_light(images),
     )
     alignment = MinMax(0.0, 1.0) if config.has_discriminator else None
-    calibration = Calibration(7, "A", Scales(MinMax(0.0, 1.0), alignment), 1.0, {})
+    deviations = {"R": fit_deviation(raw.reconstruction_score, raw.light)}
+    scales = Scales(MinMax(0.0, 1.0), alignment)
+    calibration = Calibration(7, "A", scales, 1.0, deviations, {})
     named = evaluation._test_scores(raw, config, calibration, fit_reference(raw, 7))
     scores = {
         name: metrics.detection_metrics(labels, values, samples=20, seed=0)
@@ -212,9 +214,9 @@ def test_every_logged_metric_is_plotted(tmp_path, monkeypatch):
     write_metrics(tmp_path, loss__edges=0.3, memory__scale_1__codebook=0.1, speed__fast=1.0)
     parsed = Page(html_report.write_report(tmp_path, *fabricate()).read_text())
     drawn = captions(parsed)
-    start = drawn.index("Reconstruction: mean squared error.")
+    start = drawn.index("Reconstruction error.")
     assert drawn[start : start + 4] == [
-        "Reconstruction: mean squared error.",
+        "Reconstruction error.",
         "Adversarial loss of the generator.",
         "Difference of the edges.",
         "Total loss of the generator, the weighted sum of its terms.",
