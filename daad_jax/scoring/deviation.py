@@ -62,7 +62,10 @@ def fit_deviation(values: np.ndarray, light: np.ndarray) -> Deviation:
 
 
 def image_light(images: np.ndarray) -> np.ndarray:
-    """Logarithms of the mean and of the standard deviation of uint8 images, float64 ``(n, 2)``."""
-    flat = images.reshape(len(images), -1)
-    mean, spread = flat.mean(axis=1, dtype=np.float64), flat.std(axis=1, dtype=np.float64)
+    """The light of uint8 images ``(n, H, W, C)``: float64 ``(n, 2)``.
+
+    The columns are the logarithms of an image's mean and of its standard deviation.
+    """
+    pixels = (1, 2, 3)
+    mean, spread = images.mean(pixels, dtype=np.float64), images.std(pixels, dtype=np.float64)
     return np.log(np.stack([mean + 1.0, spread + 1.0], axis=1))

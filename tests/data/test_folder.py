@@ -9,18 +9,18 @@ from daad_jax.data import list_categories, load_dataset
 from daad_jax.errors import ConfigError, DataError
 
 
-def write(path, value=100, size=16):
-    """Writes an image that begins with `value`. One of 0 or 255 has no other value, as a mask."""
+def write(path, value=100, size=16, flat=None):
+    """Writes an image that begins with `value`. One of 0 or 255 is flat by default, as a mask."""
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.full((size, size), value, np.uint8)
-    if value % 255:
+    if not (value % 255 == 0 if flat is None else flat):
         pixels[1:] = np.linspace(0, 255, (size - 1) * size).reshape(size - 1, size)
     Image.fromarray(pixels).save(path)
 
 
 def make_category(root, name="nut", masks=True):
     for index in range(10):
-        write(root / name / f"train/good/{index:03d}.png", index * 10)
+        write(root / name / f"train/good/{index:03d}.png", index * 10, flat=False)
     for index in range(3):
         write(root / name / f"test/good/{index:03d}.png", 55)
         write(root / name / f"test/bent/{index:03d}.png", 200)

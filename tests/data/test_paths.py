@@ -196,7 +196,7 @@ def test_very_long_names_are_names(nut):
     assert dataset.test.masks[-1].all()
     with pytest.raises(DataError, match="cannot be read .File name too long"):
         load_dataset(config_for(nut.parent, "y" * 300), "y" * 300)
-    with pytest.raises(DataError, match=r"data\.root: a\\x00b is not a folder"):
+    with pytest.raises(DataError, match=r"data\.root: .*a\\x00b is not a folder"):
         load_dataset(config_for("a\0b"), "nut")
 
 

@@ -63,7 +63,7 @@ def test_the_file_holds_every_score_and_control(run):
     workdir, _, dataset, result = run
     assert json.loads((workdir / "evaluation.json").read_text()) == result
     localized = {"R_max", "R_quantile", "R_max_relative", "R_quantile_relative"}
-    localized |= {"R_contrast_relative", "L_max", "L_max_relative"}
+    localized |= {"R_contrast_relative", "L_max", "L_max_relative", "R_deviation", "combined"}
     assert set(result["scores"]) == {"R", "L", "A", "A_paper"} | localized
     assert set(result["controls"]) == {"mean", "std", "gradient", "pca", "untrained"}
     assert result["test_good"] == result["test_defective"] == 10

@@ -52,6 +52,7 @@ CHANGES = {
     "model.skip_join": "sum",
     "model.skips": False,
     "model.widths": (4, 4),
+    "train.corruption": "stain",
     "train.average_decay": 0.5,
     "train.batch_size": 16,
     "train.beta1": 0.5,
@@ -77,6 +78,7 @@ WITHOUT_EFFECT = {
     "data.split_seed",
     "data.tfds_dir",
     "data.test_root",
+    "data.value_range",
     "model.backbone",  # there is only one
     "seed",
     "setting",
