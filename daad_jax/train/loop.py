@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from daad_jax.config import Config, TrainConfig
+from daad_jax.config import Config
 from daad_jax.errors import ConfigError, NonFiniteError
 from daad_jax.models.build import Networks
 from daad_jax.runtime import processes, sharding, signals
@@ -34,7 +34,9 @@ class Plan(NamedTuple):
     order: BatchOrder
     steps: int
     end: int
-    settings: TrainConfig
+    log_every: int
+    checkpoint_every: int
+    keep_checkpoints: int
 
 
 def make_plan(config: Config, count: int, stop_at: int | None = None) -> Plan:
@@ -52,7 +54,8 @@ def make_plan(config: Config, count: int, stop_at: int | None = None) -> Plan:
     order = BatchOrder(config.seed, count, train.batch_size)
     steps = total_steps(config, count)
     end = steps if stop_at is None else min(steps, stop_at)
-    return Plan(order, steps, end, train)
+    saving = (train.checkpoint_every, train.keep_checkpoints)
+    return Plan(order, steps, end, train.log_every, *saving)
 
 
 def total_steps(config: Config, count: int) -> int:
@@ -118,12 +121,12 @@ def _train_in_run(
 ) -> TrainState:
     # Every process checks its metrics; only the first one writes.
     own = run if processes.is_first() else None
-    every, size = plan.settings.log_every, plan.order.batch_size
+    every, size = plan.log_every, plan.order.batch_size
     health = HealthCheck(program.memory_sizes)
     with contextlib.ExitStack() as stack:
         checkpoints = None
         if run is not None:
-            keep = plan.settings.keep_checkpoints if own else None
+            keep = plan.keep_checkpoints if own else None
             checkpoints = stack.enter_context(Checkpoints(run, keep))
         state = _restore_or_init(program, plan, source, checkpoints, log)
         steps = range(int(state.step), plan.end)
@@ -184,17 +187,18 @@ def _loop(
         metrics_log.wait(waited)
         state, metrics, finite = program.step(state, batch, key)
         done += 1
-        if done % (_BALANCE_EVERY * plan.settings.log_every) == 0:
+        if done % (_BALANCE_EVERY * plan.log_every) == 0:
             metrics = metrics | program.loss_gradients(state, batch, key)
         metrics_log.add(done, metrics, finite)
         line_due = progress.due()
         if checkpoints is not None:
             checkpoints.check()
         last = done == plan.end or stop()
-        lap = done % plan.settings.log_every == 0 or last
-        if lap or line_due:
-            progress.show(done, metrics_log.flush(lap=lap))
-        if done % plan.settings.checkpoint_every == 0 or last:
+        if done % plan.log_every == 0 or last:
+            progress.show(done, metrics_log.flush(lap=True))
+        elif line_due:
+            progress.show(done, metrics_log.flush())
+        if done % plan.checkpoint_every == 0 or last:
             metrics_log.flush()
             metrics_log.sync()
             # No metric of a step covers the result of the last update yet.

@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -101,7 +101,9 @@ def build_program(
     )
     step = jitted.lower(shapes, images, jax.eval_shape(jax.random.key, 0)).compile()
     memory_bytes = _step_memory(step, shapes, mesh)
-    _check_memory(memory_bytes, networks, mesh, batch_shape)
+    one_each = batch_shape[0] == mesh.size  # a smaller batch would leave devices without images
+    sizes = ("data.image_size",) if one_each else ("data.image_size", "train.batch_size")
+    _check_memory(memory_bytes, networks, mesh, sizes)
     options = _INIT_OPTIONS if _on_cpu(mesh) else None
     made = jax.jit(init, in_shardings=(whole, split), out_shardings=whole, compiler_options=options)
     slopes = jax.jit(
@@ -132,18 +134,14 @@ def _step_memory(compiled: Compiled, shapes: TrainState, mesh: Mesh) -> int:
     return max(int(used), state) + (state if _on_cpu(mesh) else 0)
 
 
-def _check_memory(
-    needed: int, networks: Networks, mesh: Mesh, batch: BatchShape | None = None
-) -> None:
-    """Raises ConfigError if a device lacks memory, for the parameters alone if `batch` is None."""
+def _check_memory(needed: int, networks: Networks, mesh: Mesh, fields: Sequence[str] = ()) -> None:
+    """Raises ConfigError if a device lacks memory; it says to lower `fields`, among others."""
     available = available_memory(mesh)
     if needed <= available:
         return
     memories = list(scale_memories(networks.generator).values())
     lower = [f"memory.items ({memories[0].items})"] if memories else []
-    lower.append("model.widths")
-    if batch is not None:
-        lower += ["data.image_size", *(["train.batch_size"] if batch[0] > mesh.size else [])]
+    lower += ["model.widths", *fields]
     change = f"lower {', '.join(lower)}"
     if memories:
         change += f"; or raise memory.division_rates ({memories[0].rates} at the finest scale)"
