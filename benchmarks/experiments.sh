@@ -14,6 +14,7 @@ blocks=daad,daad_plus,ae,ae_skip # settings that a division rate fits
 pixels=memae,memae_skip # read pixels: an override of the rates would make them daad
 failed=0
 common=(--config.train.checkpoint_every=100000 --config.score.bootstrap_samples=200)
+common+=(--config.loss.rec_norm=mean_squared --config.loss.ali_norm=mean_squared)
 two=("--config.model.widths=(32,64)")
 two_rates=("--config.memory.division_rates=(8,8,1)")
 four=("--config.model.widths=(16,32,64,128)")
