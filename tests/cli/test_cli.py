@@ -75,20 +75,21 @@ def test_train_on_a_finished_workdir_resumes(root, workdir, capsys):
     assert "resuming at step 3 of 3" in capsys.readouterr().out
 
 
-def test_all_fifteen_categories_give_one_table_in_the_papers_order(tmp_path, capsys):
-    for name in PAPER_CATEGORIES:
+def test_all_categories_give_one_table_in_the_papers_order(tmp_path, capsys):
+    some = ("grid", "carpet", "zipper", "bottle")
+    for name in some:
         make_category(tmp_path / "parts", name, masks=False)
     args = train_args(tmp_path / "parts", tmp_path / "w", category="all", setting="ae")
     assert main(args) == 0
     out = capsys.readouterr().out
     table = out[out.rindex("category ") :].splitlines()
     rows = [line.split()[0] for line in table if line.strip()]
-    assert tuple(rows[2:17]) == PAPER_CATEGORIES
-    assert rows[17] == "mean"
+    assert rows[2:6] == [name for name in PAPER_CATEGORIES if name in some]
+    assert rows[6] == "mean"
     # A second call finds every category finished and gives the same table.
     assert main(args) == 0
     again = capsys.readouterr().out
-    assert again.count("resuming at step 3 of 3") == 15
+    assert again.count("resuming at step 3 of 3") == len(some)
     assert table == again[again.rindex("category ") :].splitlines()
 
 
