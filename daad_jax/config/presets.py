@@ -114,6 +114,7 @@ def _small(setting: str, widths: tuple[int, ...], rates: Any) -> Config:
         config.memory.division_rates = rates
     config.discriminator.width = 16
     config.discriminator.max_width = 128
+    config.loss.rec_norm = config.loss.ali_norm = "mean_squared"  # as the results were measured
     config.train.learning_rate = 1e-3
     config.score.protocol = "calibrated"
     config.score.map_sigma = 1.0
