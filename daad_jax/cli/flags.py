@@ -128,7 +128,7 @@ def override(config: Config, overrides: Mapping[str, Any]) -> None:
         config.train.steps = None
     config.data.root = os.path.expanduser(config.data.root)
     if config.data.source == "folder":
-        config.data.category = config.data.category.rstrip("/")
+        config.data.category = "/".join(Path(config.data.category).parts)  # "dog/" is "dog"
 
 
 def _get_config(source: str) -> Callable[..., Any]:

@@ -172,8 +172,7 @@ def with_category(config: Config, category: str) -> Config:
 
 def category_name(config: Config) -> str:
     """The config's category, or the folder's name if `data.root` is the category itself."""
-    parts = Path(config.data.category).parts  # "dog/" is "dog"
-    return "/".join(parts) or Path(config.data.root).resolve().name
+    return config.data.category or Path(config.data.root).resolve().name
 
 
 def folder_name(category: str) -> str:

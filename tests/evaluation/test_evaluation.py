@@ -250,13 +250,6 @@ def test_a_new_score_is_one_entry_of_the_table(run, tmp_path, monkeypatch):
     np.testing.assert_array_equal(scored.defective, [row["defective"] == "1" for row in rows])
 
 
-def test_a_decision_by_the_discriminator_needs_one():
-    with pytest.raises(ConfigError, match=r"score\.decision: 'L_max' needs a discriminator"):
-        daad_jax.check(tiny_config("daad", score__decision="L_max"))
-    with pytest.raises(ConfigError, match="no score 'A_paper'"):
-        daad_jax.check(tiny_config(score__decision="A_paper"))
-
-
 def test_load_takes_images_of_any_size(run):
     workdir, _, dataset, _ = run
     detector = daad_jax.load(workdir)
@@ -393,17 +386,3 @@ def test_the_tables_show_the_numbers(run):
     summary = report.summary_table([result, other])
     mean = (result["scores"]["R"]["image_auroc"] + 0.25) / 2
     assert summary.splitlines()[-1].split()[:2] == ["mean", f"{mean:.4f}"]
-
-
-def test_images_too_small_for_pseudo_defects_are_evaluated_without_them(one_device):
-    config = tiny_config(
-        data__image_size=8,
-        data__calibration_fraction=0.2,
-        memory__division_rates=(1, 1, 1),
-        train__steps=1,
-    )
-    dataset = tiny_dataset(config)
-    state = daad_jax.fit(config, dataset, mesh=one_device, log=lambda _: None)
-    summary = daad_jax.evaluate(config, state, dataset, mesh=one_device).summary
-    assert summary["pseudo"] is None
-    assert summary["threshold"] is not None

@@ -2,7 +2,9 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+import daad_jax
 from daad_jax.evaluation.pseudo_defects import make_pseudo_defects
+from tests.conftest import tiny_config, tiny_dataset
 
 KINDS = ["patch", "scar", "stain", "halves"]
 
@@ -120,3 +122,17 @@ def test_images_without_any_contrast_come_back():
     with_light = black.copy()
     with_light[0, 0, 0] = 255
     make_pseudo_defects(black, with_light)
+
+
+def test_images_too_small_for_pseudo_defects_are_evaluated_without_them(one_device):
+    config = tiny_config(
+        data__image_size=8,
+        data__calibration_fraction=0.2,
+        memory__division_rates=(1, 1, 1),
+        train__steps=1,
+    )
+    dataset = tiny_dataset(config)
+    state = daad_jax.fit(config, dataset, mesh=one_device, log=lambda _: None)
+    summary = daad_jax.evaluate(config, state, dataset, mesh=one_device).summary
+    assert summary["pseudo"] is None
+    assert summary["threshold"] is not None

@@ -3,7 +3,10 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+import daad_jax
+from daad_jax.errors import ConfigError
 from daad_jax.scoring import scores
+from tests.conftest import tiny_config
 
 RNG = np.random.default_rng(1)
 X = RNG.uniform(-1, 1, (3, 8, 8, 2)).astype(np.float32)
@@ -72,3 +75,10 @@ def test_each_score_needs_only_what_is_known():
     for name, score in scores.SCORES.items():
         assert set(score.needs) <= set(scores.NEEDS), name
         assert score.sentence
+
+
+def test_a_decision_by_the_discriminator_needs_one():
+    with pytest.raises(ConfigError, match=r"score\.decision: 'L_max' needs a discriminator"):
+        daad_jax.check(tiny_config("daad", score__decision="L_max"))
+    with pytest.raises(ConfigError, match="no score 'A_paper'"):
+        daad_jax.check(tiny_config(score__decision="A_paper"))
