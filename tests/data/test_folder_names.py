@@ -4,6 +4,7 @@ import unicodedata
 import pytest
 from PIL import Image
 
+from daad_jax.cli.flags import override
 from daad_jax.cli.train import category_name
 from daad_jax.config import Config
 from daad_jax.data import display_name, list_categories, load_dataset
@@ -176,7 +177,9 @@ def test_further_frames_are_counted_cached_or_not(nut, capsys, limit, tmp_path):
 
 def test_a_slash_after_a_category_does_not_matter(nut):
     for category in ("nut/", "./nut", "nut//"):
-        config = config_for(nut.parent, category)
-        assert list_categories(config) == ["nut"]
-        assert load_dataset(config, category).category == "nut"
-        assert category_name(Config(data=config)) == "nut"
+        data = config_for(nut.parent, category)
+        assert list_categories(data) == ["nut"]
+        assert load_dataset(data, category).category == "nut"
+        config = Config(data=data)
+        override(config, {"data.category": category})
+        assert category_name(config) == "nut"
