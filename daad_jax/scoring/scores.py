@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from scipy import ndimage
+from scipy.special import log_ndtr
 
 from daad_jax.config import Config, ScoreConfig
 from daad_jax.errors import ConfigError, shown, suggestion
@@ -267,8 +268,8 @@ def _map(inputs: ScoreInputs, *, features: bool = False, relative: bool = False)
     return relative_map(maps, getattr(inputs.reference, name)) if relative else np.asarray(maps)
 
 
-COMPONENTS = ("R", "R_max_relative", "R_contrast_relative", "L")
-"""The scores whose deviations from good images ``combined`` compares."""
+COMPONENTS = ("R", "R_max_relative", "R_quantile_relative", "R_contrast_relative", "L")
+"""The scores whose deviations from good images ``combined`` joins."""
 
 
 def component_scores(inputs: ScoreInputs) -> dict[str, np.ndarray]:
@@ -278,6 +279,11 @@ def component_scores(inputs: ScoreInputs) -> dict[str, np.ndarray]:
         for name in COMPONENTS
         if all(NEEDS[need](inputs) for need in SCORES[name].needs)
     }
+
+
+def _combined(inputs: ScoreInputs) -> np.ndarray:
+    """Fisher's combination of p-values, ``-sum log p``, with normal tails of the deviations."""
+    return -np.sum([log_ndtr(-one) for one in _deviations(inputs).values()], axis=0)
 
 
 def _deviations(inputs: ScoreInputs) -> dict[str, np.ndarray]:
@@ -357,9 +363,9 @@ SCORES: dict[str, Score] = {
         needs=("deviations",),
     ),
     "combined": Score(
-        lambda x: np.max(list(_deviations(x).values()), axis=0),
-        "largest deviation from good images with the same light, of R, R_max_relative, "
-        "R_contrast_relative and L",
+        _combined,
+        "p-values of R, R_max_relative, R_quantile_relative, R_contrast_relative and L among good "
+        "images with the same light, combined by Fisher's method",
         True,
         ("deviations", *_REFERENCE),
     ),

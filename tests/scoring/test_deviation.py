@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.stats import combine_pvalues, norm
 
 from daad_jax.config import ScoreConfig
 from daad_jax.scoring import calibration
@@ -39,7 +40,7 @@ def test_a_few_images_give_flat_slopes_and_a_finite_score():
         assert np.isfinite(model(np.array([0.0, 1.0, 1e9]), np.ones((3, 2)))).all()
 
 
-def test_the_combined_score_is_the_largest_deviation():
+def test_the_combined_score_joins_p_values_by_fishers_method():
     count = 40
     maps = RNG.random((count, 4, 4)).astype(np.float32)
     raw = RawScores(RNG.random(count), RNG.random(count), maps, maps, maps, RNG.random((count, 2)))
@@ -48,12 +49,13 @@ def test_the_combined_score_is_the_largest_deviation():
     made = calibration.calibrate(raw, 7, settings, reference)
     inputs = calibration.calibrated_inputs(raw, settings, made, reference)
     scores = compute_scores(inputs)
-    names = ("R", "R_max_relative", "R_contrast_relative", "L")
+    names = ("R", "R_max_relative", "R_quantile_relative", "R_contrast_relative", "L")
     assert made.deviations.keys() == set(names)
     each = [fit_deviation(scores[name], raw.light)(scores[name], raw.light) for name in names]
-    np.testing.assert_allclose(scores["combined"], np.max(each, axis=0))
+    combined = [combine_pvalues(one, "fisher").statistic / 2 for one in norm.sf(each).T]
+    np.testing.assert_allclose(scores["combined"], combined)
     np.testing.assert_allclose(scores["R_deviation"], each[0])
     assert made.threshold == np.median(scores["combined"])
     without = raw._replace(alignment_score=None, feature_map=None)
     made = calibration.calibrate(without, 7, settings, reference)
-    assert made.deviations.keys() == set(names[:3])
+    assert made.deviations.keys() == set(names[:4])
