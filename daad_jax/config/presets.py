@@ -47,10 +47,12 @@ def digits(setting: str = "daad_plus") -> Config:
 
     ``python train.py --config=digits --config.data.category=8`` takes about a minute.
     """
-    config = _one_class(setting, widths=(16, 32, 64), rates=(4, 4, 1))
+    config = _one_class(setting, widths=(16, 32, 64), rates=(1, 1, 1))
     config.data.source = "digits"
+    config.memory.items = 20
     config.discriminator.max_width = 64
     config.train.steps = 1000
+    _bottleneck_only(config, setting)
     return config
 
 
