@@ -13,13 +13,16 @@ out=${OUT:-runs/addressing}
 python=${PYTHON:-python}
 failed=0
 common=(--config.train.checkpoint_every=100000 --config.score.bootstrap_samples=200)
+common+=(--config.loss.rec_norm=mean_squared)
 [ -n "${STEPS:-}" ] && common+=("--config.train.steps=$STEPS")
 folder=(--config=configs/folder.py:daad --config.data.channels=1)
 textures_set=("${folder[@]}" --config.data.source=textures --config.model.widths='(32,64)'
   --config.memory.division_rates='(8,8,1)' --config.score.decision=A)
 # 25 items: a square, as product keys need.
-mnist_set=(--config=configs/mnist.py:daad --config.data.root="${MNIST:-}" --config.memory.items=25)
-tile_set=("${folder[@]}" --config.data.root="${MVTEC:-}" --categories=magnetic_tile)
+mnist_set=(--config=configs/mnist.py:daad --config.data.root="${MNIST:-}" --config.memory.items=25
+  --config.score.decision=A)
+tile_set=("${folder[@]}" --config.data.root="${MVTEC:-}" --categories=magnetic_tile
+  --config.score.decision=R_max_relative)
 
 grid() { # NAME SEEDS "VARIANTS, one a line" FLAG ...: one call of the grid command
   local name=$1 seeds=$2 lines=$3 variants=() line
