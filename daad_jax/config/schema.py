@@ -16,6 +16,7 @@ from daad_jax.config.checks import (
     BELOW_ONE,
     ONE_OR_THREE,
     RANGE,
+    SCALES,
     WEIGHT,
     above,
     at_least,
@@ -344,6 +345,19 @@ class ScoreConfig(Section):
     )
     map_sigma: float = option(
         4.0, "standard deviation of the Gaussian that smooths anomaly maps, in pixels", WEIGHT
+    )
+    map: str = option(
+        "error",
+        'the anomaly map that is shown and whose localisation is measured: of the pixel "error", '
+        'of the discriminator\'s "features", or both "fused"; scores do not depend on it',
+        one_of("error", "features", "fused"),
+    )
+    map_scales: tuple[float, ...] = option(
+        (),
+        "standard deviations, in pixels and at least `score.map_sigma`: the error map of "
+        "`score.map` is the mean of the maps that each of them smooths; () is `score.map_sigma` "
+        "alone",
+        SCALES,
     )
     map_quantile: float = option(
         0.98, "quantile of an anomaly map that the score R_quantile takes", between(0, 1)
