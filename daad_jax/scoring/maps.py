@@ -37,7 +37,8 @@ def shown_maps(raw: RawScores, settings: ScoreConfig, reference: Reference | Non
 def resize_map(anomaly_map: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """Resizes a map, float ``(H, W)``, to a picture's ``(h, w)``, bilinearly: float32."""
     image = Image.fromarray(np.asarray(anomaly_map, np.float32))
-    return np.asarray(image.resize(shape[::-1], Image.Resampling.BILINEAR))
+    size = (shape[1], shape[0])
+    return np.asarray(image.resize(size, Image.Resampling.BILINEAR))
 
 
 def _at_scales(maps: np.ndarray, settings: ScoreConfig) -> np.ndarray:
