@@ -11,11 +11,11 @@ import numpy as np
 from jax.sharding import Mesh
 from scipy.special import entr
 
-from daad_jax.config import Config
+from daad_jax.config import Config, to_dict
 from daad_jax.data import Dataset, ImageSet
 from daad_jax.data.dataset import GOOD
 from daad_jax.evaluation import baselines, diagnostics, metrics
-from daad_jax.evaluation.localization import localization_metrics
+from daad_jax.evaluation.localization import localization_metrics, mask_areas
 from daad_jax.evaluation.pseudo_defects import MIN_SIZE, make_pseudo_defects
 from daad_jax.models.build import Networks, build_discriminator
 from daad_jax.runtime import sharding, signals
@@ -254,7 +254,8 @@ def _summary(
 def _made_with(config: Config) -> dict[str, Any]:
     folders = config.data.located()
     made_with = {"data.root": folders.root, "data.test_root": folders.test_root}
-    return made_with | {f"score.{name}": value for name, value in vars(config.score).items()}
+    scores = to_dict(config)["score"]
+    return made_with | {f"score.{name}": value for name, value in scores.items()}
 
 
 def count_masks(test: ImageSet) -> dict[str, Any] | None:
@@ -266,16 +267,11 @@ def count_masks(test: ImageSet) -> dict[str, Any] | None:
     """
     if test.masks is None:
         return None
-    areas = mask_areas(test)[test.labels == 1]
+    areas = mask_areas(test.masks)[test.labels == 1]
     counts = {"images": areas.size, "empty": np.sum(areas == 0), "defective_pixels": areas.sum()}
     shapes = sorted((list(mask.shape) for mask in test.masks), key=math.prod)
     sizes = {"smallest": shapes[0], "largest": shapes[-1]} if shapes else {}
     return {name: int(count) for name, count in counts.items()} | sizes
-
-
-def mask_areas(test: ImageSet) -> np.ndarray:
-    """The number of defective pixels of each mask, int ``(n,)``."""
-    return np.array([np.count_nonzero(np.asarray(mask)) for mask in test.masks or ()], np.int64)
 
 
 def _by_kind(kinds: list[str], labels: np.ndarray, named: Named) -> dict[str, dict[str, float]]:

@@ -15,9 +15,16 @@ TOUCHING = np.ones((3, 3))
 _MOST_THRESHOLDS = 1 << 22
 
 
-def localization_metrics(
-    masks: Sequence[Any] | np.ndarray | None, maps: np.ndarray
-) -> dict[str, float | None]:
+Masks = Sequence[Any] | np.ndarray
+"""Masks whose ``numpy.asarray`` is bool ``(h, w)``, true on defects."""
+
+
+def mask_areas(masks: Masks) -> np.ndarray:
+    """The number of defective pixels of each mask, int ``(n,)``."""
+    return np.array([np.count_nonzero(np.asarray(mask)) for mask in masks], np.int64)
+
+
+def localization_metrics(masks: Masks | None, maps: np.ndarray) -> dict[str, float | None]:
     """Pixel AUROC, pixel average precision and AUPRO of anomaly maps.
 
     Each map is resized to its mask. AUPRO is the area under the curve of the per-region overlap,
@@ -30,7 +37,7 @@ def localization_metrics(
     them, and the areas differ by the order of one in 4 million.
 
     Args:
-        masks: n masks, each bool ``(h, w)`` for ``numpy.asarray``, true on defects; or None.
+        masks: n masks, or None.
         maps: float ``(n, H, W)``, higher for defects.
 
     Returns:
@@ -38,10 +45,10 @@ def localization_metrics(
         None without masks, without a defective pixel, or without another one.
     """
     names = ("pixel_auroc", "pixel_average_precision", *LIMITS)
-    areas = [int(np.sum(np.asarray(mask))) for mask in (() if masks is None else masks)]
-    if masks is None or not sum(areas):
+    areas = mask_areas(() if masks is None else masks)
+    if masks is None or not areas.any():
         return dict.fromkeys(names)
-    thresholds = _thresholds(_pairs(masks, maps, areas), _MOST_THRESHOLDS / sum(areas))
+    thresholds = _thresholds(_pairs(masks, maps, areas), _MOST_THRESHOLDS / areas.sum())
     found = _count(_pairs(masks, maps), thresholds)
     if not found[0, -1]:
         return dict.fromkeys(names)
@@ -57,7 +64,7 @@ def localization_metrics(
 
 
 def _pairs(
-    masks: Sequence[Any] | np.ndarray, maps: np.ndarray, areas: Sequence[int] | None = None
+    masks: Masks, maps: np.ndarray, areas: np.ndarray | None = None
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yields each mask with its resized map; with `areas`, only those of an area above 0."""
     for index, (packed, one) in enumerate(zip(masks, maps, strict=True)):

@@ -68,8 +68,8 @@ def section(evaluation: Evaluation, test: ImageSet, picked: Sequence[Example]) -
         note += " The line on a map is the outline of the mask."
     bar = (
         f"Colours of the anomaly map ({evaluation.config.score.map}), the same for all images: "
-        f"from 0 to {scale[1]:.3g}, the {100 * plots.SCALE_QUANTILE:g} % quantile of all test pixels, on a "
-        "square-root scale."
+        f"from 0 to {scale[1]:.3g}, the {100 * plots.SCALE_QUANTILE:g} % quantile of all test "
+        "pixels, on a square-root scale."
     )
     kinds = list(dict.fromkeys(example.kind for example in picked))
     parts = [page.note(note), page.plot(plots.color_bar(scale), bar, class_="plot bar")]

@@ -3,36 +3,38 @@
 import numpy as np
 
 from daad_jax.data import ImageSet
-from daad_jax.evaluation.evaluate import Evaluation, mask_areas
+from daad_jax.evaluation.evaluate import Evaluation
+from daad_jax.evaluation.localization import mask_areas
 from daad_jax.reports import page, plots, text
 from daad_jax.reports.page import Html
 from daad_jax.scoring.scores import score_label
 
-_COLUMNS = {
+_ROWS = {
     "pixel_auroc": "pixel AUROC",
-    "pixel_average_precision": "AP",
+    "pixel_average_precision": "pixel average precision",
     "aupro_30": "AUPRO up to 30 %",
-    "aupro_5": "up to 5 %",
+    "aupro_5": "AUPRO up to 5 %",
+    "pixel_auroc_relative": "pixel AUROC of the relative map",
 }
 _NOTE = (
-    "AP: average precision over pixels. AUPRO: the mean share of a defect's pixels that is found, "
-    "over all false positive rates up to the limit; every defect counts alike, whatever its size."
+    "AUPRO: the mean share of a defect's pixels that is found, over all false positive rates up to "
+    "the limit; every defect counts alike, whatever its size."
 )
 
 
 def section(evaluation: Evaluation, test: ImageSet) -> Html:
     """Renders the section; nothing without a defective pixel in the masks."""
-    summary, areas = evaluation.summary, mask_areas(test)
+    summary = evaluation.summary
     if test.masks is None or summary["pixel_auroc"] is None:
         return Html("")
     sizes = summary["masks"]
     low, high = ("{1} x {0}".format(*sizes[name]) for name in ("smallest", "largest"))
     note = f"{_NOTE} Measured at the masks' own size, {low if low == high else f'{low} to {high}'}."
     table = page.table(
-        ["map", *_COLUMNS.values()],
-        [[evaluation.config.score.map, *(f"{summary[name]:.4f}" for name in _COLUMNS)]],
+        ["metric", f"{evaluation.config.score.map} map"],
+        [[label, f"{summary[name]:.4f}"] for name, label in _ROWS.items()],
     )
-    shares = areas / [np.prod(mask.shape) for mask in test.masks]
+    shares = mask_areas(test.masks) / [np.prod(mask.shape) for mask in test.masks]
     figures = []
     for name in dict.fromkeys([summary["decision"], "R", "A"]):
         if name in evaluation.scores:
@@ -43,5 +45,6 @@ def section(evaluation: Evaluation, test: ImageSet) -> Html:
                 name=label,
                 threshold=text.threshold_of(summary, name),
             )
-            figures.append(page.plot(figure, f"{label} against the area of the defect."))
+            caption = f"{label} against the area of the defect. Good images are left of the dots."
+            figures.append(page.plot(figure, caption))
     return page.section("Localisation", table, page.note(note), page.group("columns", figures))

@@ -210,7 +210,8 @@ def area_figure(
     ticks = 10.0 ** np.arange(np.ceil(np.log10(smallest)), np.log10(percent.max()) + 0.01)
     axes.set_xticks([*ticks], [f"{tick:g}" for tick in ticks])
     axes.xaxis.minorticks_off()
-    _show_tail(axes.yaxis, axes.set_yscale, scores)
+    if _show_tail(axes.yaxis, axes.set_yscale, scores) is not None:
+        axes.set_ylim(bottom=min(0.0, float(scores.min())))
     if threshold is not None:
         axes.axhline(threshold, color=_INK, linestyle="--", linewidth=1.0, label="threshold")
     axes.legend(**_LEGEND_ABOVE)

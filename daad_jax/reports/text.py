@@ -22,8 +22,8 @@ def evaluation_table(result: dict[str, Any]) -> str:
         relative = result["pixel_auroc_relative"]
         lines.append(
             f"anomaly map, at the masks' size: pixel AUROC {result['pixel_auroc']:.4f} (relative "
-            f"to normal images {relative:.4f}), AP {result['pixel_average_precision']:.4f}, AUPRO up "
-            f"to 30 % {result['aupro_30']:.4f}, up to 5 % {result['aupro_5']:.4f}"
+            f"to normal images {relative:.4f}), AP {result['pixel_average_precision']:.4f}, AUPRO "
+            f"up to 30 % {result['aupro_30']:.4f}, up to 5 % {result['aupro_5']:.4f}"
         )
     if result["threshold"] is not None:
         label = score_label(result["decision"], "calibrated")
