@@ -79,7 +79,6 @@ FIELDS = {
     "threshold_quantile": 0.5,
     "gamma": 0.25,
     "map_sigma": 0.5,
-    "map": "fused",
     "map_quantile": 0.5,
     "decision": "R_max",
     "protocol": "paper",

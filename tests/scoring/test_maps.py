@@ -37,7 +37,9 @@ def test_the_fused_map_weighs_both_by_their_level_on_good_images():
     features = shown_maps(RAW, settings(map="features"), None)
     np.testing.assert_allclose(maps, (ERROR / 0.5 + features / 4.0) / 2, rtol=1e-5)
     assert maps.dtype == np.float32
-    with pytest.raises(CheckpointError, match=r"reference\.npz: is missing, and score\.map='fused'"):
+    with pytest.raises(
+        CheckpointError, match=r"reference\.npz: is missing, and score\.map='fused'"
+    ):
         shown_maps(RAW, settings(map="fused"), None)
 
 
