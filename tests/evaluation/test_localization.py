@@ -75,6 +75,7 @@ def test_the_metrics_are_those_of_a_plain_implementation(seed, decimals):
 
 def test_maps_are_resized_to_masks_of_any_size():
     masks = defects(3, [(16, 12), (31, 40), (9, 64), (12, 16), (8, 8), (20, 20)])
+    masks[0][:] = True  # one defect, not background
     maps = np.random.default_rng(4).random((6, 8, 6)).astype(np.float32)
     resized = [
         np.asarray(Image.fromarray(one).resize(mask.shape[::-1], Image.Resampling.BILINEAR))
