@@ -348,15 +348,13 @@ class ScoreConfig(Section):
     )
     map: str = option(
         "error",
-        'the anomaly map that is shown and whose localisation is measured: of the pixel "error", '
-        'of the discriminator\'s "features", or both "fused"; scores do not depend on it',
+        'the map that is shown and measured: pixel "error", the discriminator\'s "features" or both',
         one_of("error", "features", "fused"),
     )
     map_scales: tuple[float, ...] = option(
         (),
-        "standard deviations, in pixels and at least `score.map_sigma`: the error map of "
-        "`score.map` is the mean of the maps that each of them smooths; () is `score.map_sigma` "
-        "alone",
+        "standard deviations of the smoothed error maps whose mean `score.map` takes, each at least "
+        "`score.map_sigma`; () takes `score.map_sigma` alone",
         SCALES,
     )
     map_quantile: float = option(
