@@ -348,12 +348,12 @@ class ScoreConfig(Section):
     )
     map: str = option(
         "error",
-        'the map that is shown and measured: pixel "error", the discriminator\'s "features" or both',
+        'map that is shown and measured: pixel "error", the discriminator\'s "features" or both',
         one_of("error", "features", "fused"),
     )
     map_scales: tuple[float, ...] = option(
         (),
-        "standard deviations of the smoothed error maps whose mean `score.map` takes, each at least "
+        "standard deviations of the smoothed error maps that `score.map` averages, each at least "
         "`score.map_sigma`; () takes `score.map_sigma` alone",
         SCALES,
     )
