@@ -81,6 +81,13 @@ def each(check: Check, most: int) -> Check:
     return Check(passes, f"1 to {most} numbers, each {check.allowed}")
 
 
+_MOST_SCALES = 8
+SCALES = Check(
+    lambda values: len(values) <= _MOST_SCALES and all(map(WEIGHT.passes, values)),
+    f"at most {_MOST_SCALES} numbers, each {WEIGHT.allowed}",
+)
+
+
 def fits(value: Any, expected: Any) -> bool:
     """Whether a value has a field's type.
 
@@ -114,6 +121,7 @@ def type_name(expected: Any) -> str:
         bool: "true or false",
         int | None: "a whole number or None",
         tuple[int, ...]: "a list of whole numbers",
+        tuple[float, ...]: "a list of numbers",
         Literal["auto"] | tuple[float, float]: "'auto' or two numbers (black, white)",
     }
     rates = "'pixel', three numbers (r_h, r_w, r_c), or one of these for each scale"

@@ -16,6 +16,7 @@ from daad_jax.config.checks import (
     BELOW_ONE,
     ONE_OR_THREE,
     RANGE,
+    SCALES,
     WEIGHT,
     above,
     at_least,
@@ -344,6 +345,17 @@ class ScoreConfig(Section):
     )
     map_sigma: float = option(
         4.0, "standard deviation of the Gaussian that smooths anomaly maps, in pixels", WEIGHT
+    )
+    map: str = option(
+        "error",
+        'map that is shown and measured: pixel "error", the discriminator\'s "features" or both',
+        one_of("error", "features", "fused"),
+    )
+    map_scales: tuple[float, ...] = option(
+        (),
+        "standard deviations of the smoothed error maps that `score.map` averages, each at least "
+        "`score.map_sigma`; () takes `score.map_sigma` alone",
+        SCALES,
     )
     map_quantile: float = option(
         0.98, "quantile of an anomaly map that the score R_quantile takes", between(0, 1)

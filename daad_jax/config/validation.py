@@ -27,6 +27,16 @@ def validate(config: Config) -> None:
             f"score.gamma: {config.score.gamma} needs a discriminator; set it to 1, or loss.adv or "
             "loss.ali above 0"
         )
+    if config.score.map != "error" and not config.has_discriminator:
+        raise ConfigError(
+            f"score.map: {config.score.map!r} needs a discriminator; set it to 'error', or "
+            "loss.adv or loss.ali above 0"
+        )
+    if any(sigma < config.score.map_sigma for sigma in config.score.map_scales):
+        raise ConfigError(
+            f"score.map_scales: {config.score.map_scales} has one below score.map_sigma="
+            f"{config.score.map_sigma:g}; lower score.map_sigma to it"
+        )
     if config.score.protocol == "calibrated" and not config.data.calibration_fraction:
         raise ConfigError(
             "score.protocol: 'calibrated' needs data.calibration_fraction above 0; set it to 0.1, "

@@ -4,8 +4,9 @@ import functools
 import hashlib
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,14 +23,15 @@ class ImageSet:
 
     `images` is uint8 ``(n, H, W, C)`` in 0 to 255, in memory or memory-mapped. `names` are unique
     and for display, such as a file's path relative to its category. `kinds` are the defect types,
-    "good" for a normal image. `masks` is bool ``(n, H, W)``, true on defects, or None if the source
-    has no masks.
+    "good" for a normal image. `masks` are n masks, true on defects, or None if the source has none:
+    bool ``(n, H, W)``, or `PackedMask` objects at the pictures' own sizes. ``numpy.asarray`` of
+    each is bool ``(h, w)``.
     """
 
     images: np.ndarray
     names: list[str]
     kinds: list[str]
-    masks: np.ndarray | None = None
+    masks: Sequence[Any] | np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.images)

@@ -19,6 +19,7 @@ from daad_jax.data import containers
 from daad_jax.data import decode as decode_lib
 from daad_jax.data.bad_files import BadFiles
 from daad_jax.data.dataset import ImageSet, hold_out
+from daad_jax.data.masks import PackedMask
 from daad_jax.errors import BadFileError, DataError
 from daad_jax.runtime import memory
 
@@ -39,14 +40,14 @@ class EncodedImages:
         places: ``n`` names for error messages, for example a file's path.
         read: takes an image's index and returns the bytes of its file or its uint8 pixels
             ``(H, W, C)``. It may raise `BadFileError` and is called from several threads.
-        masks: bool ``(n, size, size)``, true on defects, or None.
+        masks: n masks at the pictures' own sizes, or None.
     """
 
     names: list[str]
     kinds: list[str]
     places: list[str]
     read: Callable[[int], bytes | np.ndarray]
-    masks: np.ndarray | None = None
+    masks: list[PackedMask] | None = None
 
     def take(self, indices: np.ndarray) -> "EncodedImages":
         """Returns the images at some indices, int ``(m,)``."""
@@ -55,7 +56,7 @@ class EncodedImages:
             kinds=[self.kinds[index] for index in indices],
             places=[self.places[index] for index in indices],
             read=lambda position: self.read(int(indices[position])),
-            masks=None if self.masks is None else self.masks[indices],
+            masks=None if self.masks is None else [self.masks[index] for index in indices],
         )
 
     def decode(self, index: int, content: bytes | np.ndarray, config: DataConfig) -> np.ndarray:
@@ -106,7 +107,7 @@ def load_images(
         pixels,
         [encoded.names[index] for index in kept],
         [encoded.kinds[index] for index in kept],
-        masks if masks is None or len(kept) == len(masks) else masks[kept],
+        None if masks is None else [masks[index] for index in kept],
     )
 
 

@@ -1,6 +1,8 @@
 """Decodes ground-truth masks: which pixels of a file are defective, and of which resized pixels."""
 
+import zlib
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -30,15 +32,32 @@ _WHOLE = 1000  # the sum of these
 Note = Callable[[str, str], None]
 
 
+class PackedMask:
+    """A mask at its own size in a few hundred bytes; ``numpy.asarray`` gives it, bool ``(h, w)``.
+
+    `shape` is its height and width.
+    """
+
+    def __init__(self, mask: np.ndarray) -> None:
+        """Packs a mask, bool ``(h, w)``."""
+        self.shape: tuple[int, ...] = mask.shape
+        self._bits = zlib.compress(np.packbits(mask).tobytes(), 1)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """Unpacks the mask."""
+        bits = np.frombuffer(zlib.decompress(self._bits), np.uint8)
+        mask = np.unpackbits(bits, count=self.shape[0] * self.shape[1]).astype(dtype or bool)
+        return mask.reshape(self.shape)
+
+
 def decode_mask(
     content: bytes,
     name: str,
     *,
-    size: int,
     picture: tuple[int, int] | None = None,
     note: Note | None = None,
 ) -> np.ndarray:
-    """Decodes and resizes one mask.
+    """Decodes one mask.
 
     Of two values the higher one is a defect, whatever the mode of the file. Of more values, `note`
     is called with the file's name and what is done.
@@ -46,12 +65,11 @@ def decode_mask(
     Args:
         content: the bytes of a PNG, JPEG, BMP, TIFF or WebP file.
         name: the file's name for messages.
-        size: height and width of the result.
         picture: width and height that the mask must have.
         note: called with a sentence and `name` for what a user should know of.
 
     Returns:
-        Bool ``(size, size)``, see `shrink`.
+        Bool ``(h, w)``, at the size of the upright mask.
 
     Raises:
         BadFileError: if the bytes are not a complete image, or it has another size.
@@ -73,22 +91,22 @@ def decode_mask(
         note(told, name)
     if note and containers.further_frames(content):
         note(containers.FURTHER, name)
-    return shrink(np.asarray(upright).astype(bool), size)
+    return np.asarray(upright).astype(bool)
 
 
-def shrink(defective: np.ndarray, size: int) -> np.ndarray:
-    """Resizes a mask, bool ``(H, W)``, to ``(size, size)``.
+def shrink(defective: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Resizes a mask, bool ``(H, W)``, to a shape ``(h, w)``.
 
     A new pixel is defective if at least half of it is. A defect, that is pixels that touch, of
     which that leaves nothing keeps the pixels that it covers most: those with at least half of its
     largest share.
     """
     image = Image.fromarray(defective.astype(np.uint8) * 255)
-    result = np.array(image.resize((size, size), Image.Resampling.BOX)) >= 128
+    result = np.array(image.resize(shape[::-1], Image.Resampling.BOX)) >= 128
     defects, count = ndimage.label(defective, np.ones((3, 3)))
     rows, columns = np.nonzero(defective)
     height, width = defective.shape
-    places = rows * size // height * size + columns * size // width
+    places = rows * shape[0] // height * shape[1] + columns * shape[1] // width
     pairs, shares = np.unique(
         np.stack([defects[rows, columns], places]), axis=1, return_counts=True
     )

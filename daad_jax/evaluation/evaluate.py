@@ -1,6 +1,7 @@
 """Evaluation of trained networks on the test images of one category."""
 
 import csv
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,10 +11,11 @@ import numpy as np
 from jax.sharding import Mesh
 from scipy.special import entr
 
-from daad_jax.config import Config
+from daad_jax.config import Config, to_dict
 from daad_jax.data import Dataset, ImageSet
 from daad_jax.data.dataset import GOOD
 from daad_jax.evaluation import baselines, diagnostics, metrics
+from daad_jax.evaluation.localization import localization_metrics, mask_areas
 from daad_jax.evaluation.pseudo_defects import MIN_SIZE, make_pseudo_defects
 from daad_jax.models.build import Networks, build_discriminator
 from daad_jax.runtime import sharding, signals
@@ -21,6 +23,7 @@ from daad_jax.runtime.files import replacing, write_json
 from daad_jax.scoring import calibration as calibration_lib
 from daad_jax.scoring import scores as scores_lib
 from daad_jax.scoring.calibration import Calibration
+from daad_jax.scoring.maps import shown_maps
 from daad_jax.scoring.scorer import MemoryUse, Scorer, Variables
 from daad_jax.scoring.scores import RawScores, Reference, ScoreInputs, compute_scores
 
@@ -40,13 +43,16 @@ class Evaluation(NamedTuple):
             ``protocol``, counts, ``left_out`` (images with unreadable files), ``duplicates``
             (counts), ``masks`` (see `count_masks`), ``scores`` (for each the metrics of
             `daad_jax.evaluation.metrics.detection_metrics`), ``by_kind`` (image AUROC of each score
-            for each kind of defect), ``pixel_auroc`` and ``pixel_auroc_relative``, ``decision``
-            (the name of the score that decides), its ``threshold``, ``controls`` (the baselines),
+            for each kind of defect), those of
+            `daad_jax.evaluation.localization.localization_metrics` for `maps`,
+            ``pixel_auroc_relative``, ``decision`` (the name of the score that decides), its
+            ``threshold``, ``controls`` (the baselines),
             ``made_with`` (the folders and the score settings, which may change after training),
             ``memory`` and ``pseudo`` (None for images below 16 px, or if none were held out).
             Without normal and defective test images there is no AUROC: ``scores`` holds no metrics,
             and ``by_kind`` and ``controls`` are empty.
         raw: maps, reconstructions and unscaled scores of the test images.
+        maps: the maps of the test images that `score.map` names, float32 ``(n, H, W)``.
         scores: the scores of the test images by name, float64 ``(n,)`` each.
         calibration: scales and threshold, or None if no images were held out.
         reference: mean maps of normal training images.
@@ -57,6 +63,7 @@ class Evaluation(NamedTuple):
     config: Config
     summary: dict[str, Any]
     raw: RawScores
+    maps: np.ndarray
     scores: Named
     calibration: Calibration | None
     reference: Reference | None = None
@@ -91,10 +98,13 @@ def evaluate(
         calibration = calibration_lib.calibrate(normal, step, config.score, reference)
     defective = calibration_lib.decide(raw, config.score, calibration, reference)
     named = _test_scores(raw, config, calibration, reference)
+    maps = shown_maps(raw, config.score, reference)
     with signals.interruptible():
         summary = _summary(config, dataset, step, raw, named, calibration)
-    relative = scores_lib.relative_map(raw.anomaly_map, reference.anomaly_map)
-    summary["pixel_auroc_relative"] = _pixel_auroc(dataset, relative)
+        summary |= localization_metrics(dataset.test.masks, maps)
+        relative = scores_lib.relative_map(raw.anomaly_map, reference.anomaly_map)
+        found = localization_metrics(dataset.test.masks, relative)
+        summary["pixel_auroc_relative"] = found["pixel_auroc"]
     used = dataset.test if len(dataset.test) else dataset.train
     sample, items = evenly_spaced(used.images, _SAMPLE), diagnostics.memory_items(scorer)
     summary["memory"] = {
@@ -106,7 +116,7 @@ def evaluate(
         inputs = calibration_lib.calibrated_inputs(normal, config.score, calibration, reference)
         if config.data.image_size >= MIN_SIZE:
             summary["pseudo"] = pseudo_summary(inputs, dataset, scorer)
-    return Evaluation(config, summary, raw, named, calibration, reference, defective, scorer)
+    return Evaluation(config, summary, raw, maps, named, calibration, reference, defective, scorer)
 
 
 def write_evaluation(folder: Path, evaluation: Evaluation, dataset: Dataset) -> None:
@@ -202,11 +212,6 @@ def _test_scores(
     )
 
 
-def _pixel_auroc(dataset: Dataset, maps: np.ndarray) -> float | None:
-    masks = dataset.test.masks
-    return None if masks is None else metrics.pixel_auroc(masks, maps)
-
-
 def _summary(
     config: Config,
     dataset: Dataset,
@@ -235,7 +240,6 @@ def _summary(
             for name, values in named.items()
         },
         "by_kind": _by_kind(test.kinds, labels, named) if graded else {},
-        "pixel_auroc": _pixel_auroc(dataset, raw.anomaly_map),
         "decision": config.score.decision,
         "threshold": None if calibration is None else calibration.threshold,
         "made_with": _made_with(config),
@@ -250,20 +254,24 @@ def _summary(
 def _made_with(config: Config) -> dict[str, Any]:
     folders = config.data.located()
     made_with = {"data.root": folders.root, "data.test_root": folders.test_root}
-    return made_with | {f"score.{name}": value for name, value in vars(config.score).items()}
+    scores = to_dict(config)["score"]
+    return made_with | {f"score.{name}": value for name, value in scores.items()}
 
 
-def count_masks(test: ImageSet) -> dict[str, int] | None:
-    """Counts masks at the size at which pixel scores are computed; None without masks.
+def count_masks(test: ImageSet) -> dict[str, Any] | None:
+    """Counts masks at their own size, at which localisation is measured; None without masks.
 
-    Returns ``images`` (defective ones, which have a mask), ``empty`` (masks without a defect) and
-    ``defective_pixels``.
+    Returns ``images`` (defective ones, which have a mask), ``empty`` (masks without a defect),
+    ``defective_pixels``, and ``smallest`` and ``largest``, the ``[height, width]`` of the smallest
+    and the largest picture.
     """
     if test.masks is None:
         return None
-    areas = test.masks[test.labels == 1].sum(axis=(1, 2))
+    areas = mask_areas(test.masks)[test.labels == 1]
     counts = {"images": areas.size, "empty": np.sum(areas == 0), "defective_pixels": areas.sum()}
-    return {name: int(count) for name, count in counts.items()}
+    shapes = sorted((list(mask.shape) for mask in test.masks), key=math.prod)
+    sizes = {"smallest": shapes[0], "largest": shapes[-1]} if shapes else {}
+    return {name: int(count) for name, count in counts.items()} | sizes
 
 
 def _by_kind(kinds: list[str], labels: np.ndarray, named: Named) -> dict[str, dict[str, float]]:

@@ -117,14 +117,3 @@ def _resamplings(
             rng.multinomial(bad, np.full(bad, 1 / bad)),
             rng.multinomial(good, np.full(good, 1 / good)),
         )
-
-
-def pixel_auroc(masks: np.ndarray, maps: np.ndarray) -> float | None:
-    """AUROC over all pixels of all images, or None if no pixel or every pixel is defective.
-
-    `masks` is bool ``(n, H, W)`` and `maps` is float ``(n, H, W)``.
-    """
-    flat = masks.reshape(-1)
-    if flat.all() or not flat.any():
-        return None
-    return float(roc_auc_score(flat, maps.reshape(-1)))

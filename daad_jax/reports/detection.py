@@ -59,15 +59,13 @@ def _figures(evaluation: Evaluation, test: ImageSet) -> list[Html]:
         seed=config.seed,
     )
     figures = [page.plot(curve, f"ROC curve of {label}. The band is the 95 % bootstrap interval.")]
-    # The threshold applies to the calibrated A even if A itself follows the paper's protocol.
-    cut = "A_calibrated" if decision == "A" and protocol != "calibrated" else decision
     for name in dict.fromkeys([decision, *text.headline_scores(summary)]):
         label = score_label(name, protocol)
         drawn = plots.score_histogram(
             test.labels,
             evaluation.scores[name],
             name=label,
-            threshold=summary["threshold"] if name == cut else None,
+            threshold=text.threshold_of(summary, name),
         )
         figures.append(page.plot(drawn, f"{label} of good and of defective test images."))
     return figures

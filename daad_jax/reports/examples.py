@@ -8,6 +8,7 @@ from skimage.measure import find_contours
 
 from daad_jax.data import ImageSet
 from daad_jax.data.dataset import GOOD
+from daad_jax.data.masks import shrink
 from daad_jax.evaluation.evaluate import Evaluation
 from daad_jax.reports import page, plots
 from daad_jax.reports.page import Html, element
@@ -57,7 +58,7 @@ def extreme_positions(picked: Sequence[Example]) -> list[int]:
 
 def section(evaluation: Evaluation, test: ImageSet, picked: Sequence[Example]) -> Html:
     """Renders the section for the images that `pick_examples` returned."""
-    scale = plots.color_scale(evaluation.raw.anomaly_map)
+    scale = plots.color_scale(evaluation.maps)
     label = score_label(evaluation.summary["decision"], evaluation.summary["protocol"])
     note = (
         f"The worst, typical (median) and best image of each kind, ranked by {label}. The worst "
@@ -66,9 +67,9 @@ def section(evaluation: Evaluation, test: ImageSet, picked: Sequence[Example]) -
     if test.masks is not None:
         note += " The line on a map is the outline of the mask."
     bar = (
-        "Colours of the anomaly map, the same for all images: from 0 to "
-        f"{scale[1]:.3g}, the {100 * plots.SCALE_QUANTILE:g} % quantile of all test pixels, on a "
-        "square-root scale."
+        f"Colours of the anomaly map ({evaluation.config.score.map}), the same for all images: "
+        f"from 0 to {scale[1]:.3g}, the {100 * plots.SCALE_QUANTILE:g} % quantile of all test "
+        "pixels, on a square-root scale."
     )
     kinds = list(dict.fromkeys(example.kind for example in picked))
     parts = [page.note(note), page.plot(plots.color_bar(scale), bar, class_="plot bar")]
@@ -83,11 +84,13 @@ def section(evaluation: Evaluation, test: ImageSet, picked: Sequence[Example]) -
 def _card(evaluation: Evaluation, test: ImageSet, example: Example, scale: Scale) -> Html:
     index, raw, summary = example.position, evaluation.raw, evaluation.summary
     name = test.names[index]
-    path = "" if test.masks is None else outline(test.masks[index])
+    path = ""
+    if test.masks is not None:
+        path = outline(shrink(np.asarray(test.masks[index]), test.images.shape[1:3]))
     tiles = [
         page.tile(plots.squeeze(np.asarray(test.images[index])), "input", name),
         page.tile(plots.to_pixels(raw.reconstruction[index]), "reconstruction", name),
-        page.tile(plots.map_colors(raw.anomaly_map[index], scale), "anomaly map", name, path),
+        page.tile(plots.map_colors(evaluation.maps[index], scale), "anomaly map", name, path),
     ]
     shown = dict.fromkeys([summary["decision"], "A", "R", "L"])
     values = [

@@ -12,7 +12,7 @@ from daad_jax.config import Config
 from daad_jax.data import Dataset
 from daad_jax.evaluation.baselines import best_baseline
 from daad_jax.evaluation.evaluate import Evaluation
-from daad_jax.reports import curves, detection, examples, memory, page, text
+from daad_jax.reports import curves, detection, examples, localization, memory, page, text
 from daad_jax.reports.page import Html, element
 from daad_jax.runtime.files import replacing
 from daad_jax.scoring.scores import score_label
@@ -32,6 +32,7 @@ def write_report(folder: Path, evaluation: Evaluation, dataset: Dataset) -> Path
     body = [
         _headline(summary),
         detection.section(evaluation, test),
+        localization.section(evaluation, test),
         examples.section(evaluation, test, picked) if picked else Html(""),
         curves.training_section(columns),
         curves.memory_section(summary["memory"], columns, "test" if len(test) else "training"),
@@ -90,8 +91,8 @@ def _headline(summary: dict[str, Any]) -> Html:
         found = f"{pseudo['scores'][decision]:.4f}"
         numbers = [(f"image AUROC of {label}", found, "on pseudo-defects, no test image used")]
     if summary["pixel_auroc"] is not None:
-        relative = f"of the relative map: {summary['pixel_auroc_relative']:.4f}"
-        numbers.append(("pixel AUROC of the map", f"{summary['pixel_auroc']:.4f}", relative))
+        overlap = f"AUPRO up to 30 % false positives: {summary['aupro_30']:.4f}"
+        numbers.append(("pixel AUROC of the map", f"{summary['pixel_auroc']:.4f}", overlap))
     good, defective = summary["test_good"], summary["test_defective"]
     numbers.append(("test images", f"{good + defective:,}", f"{good} good, {defective} defective"))
     images = f"{summary['train_images']:,} images"

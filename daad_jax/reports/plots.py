@@ -14,13 +14,14 @@ They do not change pyplot's global state. With a trained run::
 import html
 import io
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 from cycler import cycler
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
@@ -164,14 +165,57 @@ def score_histogram(
 def _bins(scores: np.ndarray, axes: Axes) -> np.ndarray:
     """Chooses bins, and a scale of the horizontal axis that shows a long tail."""
     count = min(_MAX_BINS, round(2 * np.sqrt(len(scores))))
-    middle, largest = float(np.median(np.abs(scores))), float(np.max(np.abs(scores)))
-    if middle == 0 or largest <= _LONG_TAIL * middle:
+    middle = _show_tail(axes.xaxis, axes.set_xscale, scores)
+    if middle is None:
         return np.histogram_bin_edges(scores, count)
-    axes.set_xscale("asinh", linear_width=middle)
-    powers = 10.0 ** np.arange(np.ceil(np.log10(middle)), np.log10(largest))
-    axes.set_xticks([0.0, *powers[powers < scores.max()]])
     low, high = np.arcsinh([scores.min() / middle, scores.max() / middle])
     return middle * np.sinh(np.linspace(low, high, count + 1))
+
+
+def _show_tail(axis: Axis, set_scale: Callable[..., None], scores: np.ndarray) -> float | None:
+    """Makes an axis of scores with a long tail logarithmic above their median, and returns it."""
+    middle, largest = float(np.median(np.abs(scores))), float(np.max(np.abs(scores)))
+    if middle == 0 or largest <= _LONG_TAIL * middle:
+        return None
+    set_scale("asinh", linear_width=middle)
+    powers = 10.0 ** np.arange(np.ceil(np.log10(middle)), np.log10(largest))
+    axis.set_ticks([0.0, *powers[powers < scores.max()]])
+    return middle
+
+
+@_styled
+def area_figure(
+    shares: np.ndarray, scores: np.ndarray, *, name: str = "A", threshold: float | None = None
+) -> Figure:
+    """Draws a score against the share of the image that is defective, as Figure 6 of the paper.
+
+    Good images are drawn at the left edge, spread at random, as the logarithmic axis has no zero.
+    `shares` is float ``(n,)`` in 0 to 1, 0 for an image without a defect, not all of them 0.
+    `scores` is float ``(n,)``. `name` is the label of the vertical axis, whose scale is that of
+    `score_histogram`. The threshold is drawn as a dashed line.
+    """
+    figure, axes = _one_plot()
+    is_good, percent = shares == 0, 100 * shares
+    smallest = float(percent[~is_good].min())
+    # A third of the axis' decades, but not less than half of one, is for the good images.
+    width = max(0.5, np.log10(percent.max() / smallest) / 3)
+    spread = np.random.default_rng(0).uniform(0.25, 0.95, int(is_good.sum()))
+    places = percent.copy()
+    places[is_good] = smallest * 10 ** (-width * spread)
+    for chosen, kind in ((is_good, GOOD), (~is_good, "defective")):
+        named = f"{kind} ({chosen.sum()})"
+        axes.scatter(places[chosen], scores[chosen], s=9, alpha=0.6, linewidths=0, label=named)
+    axes.axvline(smallest * 10 ** (-width * 0.12), color=_INK, linestyle=":", linewidth=1.0)
+    axes.set(xscale="log", xlabel="defective share of the image in %", ylabel=name)
+    ticks = 10.0 ** np.arange(np.ceil(np.log10(smallest)), np.log10(percent.max()) + 0.01)
+    axes.set_xticks([*ticks], [f"{tick:g}" for tick in ticks])
+    axes.xaxis.minorticks_off()
+    if _show_tail(axes.yaxis, axes.set_yscale, scores) is not None:
+        axes.set_ylim(bottom=min(0.0, float(scores.min())))
+    if threshold is not None:
+        axes.axhline(threshold, color=_INK, linestyle="--", linewidth=1.0, label="threshold")
+    axes.legend(**_LEGEND_ABOVE)
+    return figure
 
 
 @_styled

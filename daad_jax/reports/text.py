@@ -21,8 +21,9 @@ def evaluation_table(result: dict[str, Any]) -> str:
     if result["pixel_auroc"] is not None:
         relative = result["pixel_auroc_relative"]
         lines.append(
-            f"pixel AUROC of the anomaly map: {result['pixel_auroc']:.4f}, relative to normal "
-            f"images: {relative:.4f}"
+            f"anomaly map, at the masks' size: pixel AUROC {result['pixel_auroc']:.4f} (relative "
+            f"to normal images {relative:.4f}), AP {result['pixel_average_precision']:.4f}, AUPRO "
+            f"up to 30 % {result['aupro_30']:.4f}, up to 5 % {result['aupro_5']:.4f}"
         )
     if result["threshold"] is not None:
         label = score_label(result["decision"], "calibrated")
@@ -54,6 +55,16 @@ def score_rows(result: dict[str, Any]) -> list[list[str]]:
         cells = [f"{values[key]:.4f}" for key in ("image_auroc", "average_precision", "best_f1")]
         rows.append([score_label(name, result["protocol"]), cells[0], interval(values), *cells[1:]])
     return rows
+
+
+def threshold_of(result: dict[str, Any], name: str) -> float | None:
+    """The threshold if it is that of the score `name`, else None.
+
+    It is that of the calibrated A even if A itself follows the paper's protocol.
+    """
+    decision = result["decision"]
+    cut = "A_calibrated" if decision == "A" and result["protocol"] != "calibrated" else decision
+    return result["threshold"] if name == cut else None
 
 
 def control_rows(result: dict[str, Any]) -> list[list[str]]:

@@ -16,6 +16,7 @@ from daad_jax.runtime import sharding
 from daad_jax.runtime.files import user_path
 from daad_jax.scoring import calibration as calibration_lib
 from daad_jax.scoring.calibration import Calibration
+from daad_jax.scoring.maps import shown_maps
 from daad_jax.scoring.scorer import Scorer
 from daad_jax.scoring.scores import Reference, check_decision, compute_scores
 from daad_jax.train.state import restore_state
@@ -34,7 +35,8 @@ class Result(NamedTuple):
             without a threshold.
         scores: every score of `daad_jax.scoring.scores.SCORES` that can be computed for single
             images, float64 ``(n,)`` each, by name.
-        anomaly_map: float32 ``(n, H, W)``, the smoothed squared error, at the model's image size.
+        anomaly_map: float32 ``(n, H, W)``, the map that `score.map` names, by default the smoothed
+            squared error, at the model's image size.
         reconstruction: float32 ``(n, H, W, C)`` in [-1, 1].
     """
 
@@ -101,7 +103,7 @@ class Detector:
             raw.alignment_score,
             defective,
             named,
-            raw.anomaly_map,
+            shown_maps(raw, settings, self._reference),
             raw.reconstruction,
         )
 

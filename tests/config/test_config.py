@@ -141,6 +141,8 @@ def test_fields_are_set_with_their_own_type():
         ("train.steps", 0, "train.steps: 0 must be at least 1"),
         ("train.epochs", 0, "train.epochs: 0 must be at least 1"),
         ("score.gamma", 1.5, "score.gamma: 1.5 must be from 0 to 1"),
+        ("score.map", "eror", "score.map: no 'eror'; did you mean 'error'"),
+        ("score.map_scales", (4.0, -1.0), "score.map_scales: (4.0, -1.0) must be at most 8"),
         ("score.protocol", "calibrated", "score.protocol: 'calibrated' needs"),
         ("seed", -1, "seed: -1 must be from 0 to 4294967295"),
         ("setting", "dad_plus", "setting: no setting 'dad_plus'; did you mean 'daad_plus'?"),
@@ -164,6 +166,17 @@ def test_one_length_of_training_is_needed():
 def test_gamma_below_one_needs_a_discriminator():
     config = tiny_config("daad", score__gamma=0.9)
     with pytest.raises(ConfigError, match=r"score.gamma: 0.9 needs a discriminator"):
+        config_lib.validate(config)
+
+
+def test_maps_of_features_need_a_discriminator_and_scales_at_least_the_first_smoothing():
+    config = tiny_config("daad", score__map="fused")
+    with pytest.raises(ConfigError, match=r"score.map: 'fused' needs a discriminator; set it to"):
+        config_lib.validate(config)
+    config = tiny_config(score__map="fused", score__map_sigma=2.0, score__map_scales=[2.0, 8])
+    config_lib.validate(config)
+    config.score.map_scales = (2.0, 1.5)
+    with pytest.raises(ConfigError, match=r"score.map_scales: .* below score.map_sigma=2; lower"):
         config_lib.validate(config)
 
 

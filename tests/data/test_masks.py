@@ -5,20 +5,19 @@ import pytest
 from PIL import Image
 
 from daad_jax.data import load_dataset, masks
-from daad_jax.data.masks import decode_mask, shrink
+from daad_jax.data.masks import PackedMask, decode_mask, shrink
 from daad_jax.errors import BadFileError
 from daad_jax.evaluation.evaluate import count_masks
 from tests.data.test_folder import config_for, make_category
 
 
-def decode(pixels, form="PNG", size=None, **options):
+def decode(pixels, form="PNG", **options):
     """Returns a decoded mask, and what is said of it."""
     buffer, told = io.BytesIO(), []
     Image.fromarray(pixels).save(buffer, form, **options)
     mask = decode_mask(
         buffer.getvalue(),
         "m",
-        size=size or len(pixels),
         note=lambda sentence, name: told.append(sentence),
     )
     return mask, told
@@ -72,7 +71,7 @@ def test_resized_masks_are_defective_where_half_a_pixel_is():
     pixels[0, 0:2] = pixels[0:2, 2:4] = pixels[2, 4] = True
     expected = np.zeros((4, 4), bool)
     expected[0, :2] = True
-    np.testing.assert_array_equal(shrink(pixels, 4), expected)
+    np.testing.assert_array_equal(shrink(pixels, (4, 4)), expected)
 
 
 @pytest.mark.parametrize("size", [1, 3, 7, 32, 100])
@@ -83,15 +82,15 @@ def test_every_defect_keeps_a_pixel_at_every_size(shape, size):
         row, column = (int(rng.integers(0, side)) for side in shape)
         pixels = np.zeros(shape, bool)
         pixels[row : row + 2, column] = True
-        small = shrink(pixels, size)
+        height, width = size, 2 * size
+        small = shrink(pixels, (height, width))
         assert small.any()
         # It is where the defect is.
         rows, columns = np.nonzero(small)
-        assert np.abs((rows + 0.5) / size - (row + 1) / shape[0]).max() <= 1 / size + 2 / shape[0]
-        assert (
-            np.abs((columns + 0.5) / size - (column + 0.5) / shape[1]).max()
-            <= 1 / size + 1 / shape[1]
-        )
+        moved = np.abs((rows + 0.5) / height - (row + 1) / shape[0])
+        assert moved.max() <= 1 / height + 2 / shape[0]
+        moved = np.abs((columns + 0.5) / width - (column + 0.5) / shape[1])
+        assert moved.max() <= 1 / width + 1 / shape[1]
 
 
 def test_a_thin_scratch_stays_a_line_beside_a_large_defect():
@@ -100,7 +99,28 @@ def test_a_thin_scratch_stays_a_line_beside_a_large_defect():
     pixels[:64, :64] = True
     expected = np.zeros((64, 64), bool)
     expected[:8, :8] = expected[31, 12:50] = True
-    np.testing.assert_array_equal(shrink(pixels, 64), expected)
+    np.testing.assert_array_equal(shrink(pixels, (64, 64)), expected)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (7, 5), (64, 33)])
+def test_a_packed_mask_is_the_mask(shape):
+    mask = np.random.default_rng(0).random(shape) < 0.3
+    packed = PackedMask(mask)
+    assert packed.shape == shape
+    np.testing.assert_array_equal(np.asarray(packed), mask)
+    assert np.asarray(packed).dtype == bool
+
+
+def test_masks_keep_the_size_of_their_picture(tmp_path):
+    nut = make_category(tmp_path)
+    defect = np.zeros((300, 40), np.uint8)
+    defect[299, 39] = 255
+    save(nut / "test/bent/001.png", np.arange(12000, dtype=np.uint8).reshape(300, 40))
+    save(nut / "ground_truth/bent/001_mask.png", defect)
+    save(nut / "test/good/000.png", np.arange(160, dtype=np.uint8).reshape(8, 20))
+    masks = load_dataset(config_for(tmp_path), "nut").test.masks
+    assert [mask.shape for mask in masks] == [(8, 20), *[(16, 16)] * 3, (300, 40), (16, 16)]
+    np.testing.assert_array_equal(masks[4], defect > 0)
 
 
 def save(path, pixels, turn=1):
@@ -135,8 +155,11 @@ def test_masks_are_told_of_once_and_counted(tmp_path, capsys):
     for index in (0, 1):
         save(nut / f"ground_truth/bent/{index:03d}_mask.png", square(0, 16))
     test = load_dataset(config_for(tmp_path), "nut").test
-    assert count_masks(test) == {"images": 3, "empty": 2, "defective_pixels": 4}
+    sizes = {"smallest": [16, 16], "largest": [16, 16]}
+    assert count_masks(test) == {"images": 3, "empty": 2, "defective_pixels": 4} | sizes
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "mask" in line]
     assert "nut: 2 mask(s) of defective images show no defect; " in line
     assert line.endswith("000_mask.png for example")
-    assert count_masks(test.take(slice(0, 3))) == {"images": 0, "empty": 0, "defective_pixels": 0}
+    none = {"images": 0, "empty": 0, "defective_pixels": 0}
+    assert count_masks(test.take(slice(0, 3))) == none | sizes
+    assert count_masks(test.take(slice(0))) == none

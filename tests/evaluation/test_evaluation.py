@@ -14,6 +14,7 @@ from daad_jax.config import ScoreConfig
 from daad_jax.errors import CheckpointError, ConfigError, DataError
 from daad_jax.evaluation import evaluate
 from daad_jax.evaluation.evaluate import count_masks, pseudo_summary, write_evaluation
+from daad_jax.evaluation.localization import localization_metrics
 from daad_jax.evaluation.pseudo_defects import PseudoDefects, make_pseudo_defects
 from daad_jax.reports import html as html_report
 from daad_jax.reports import text as report
@@ -70,8 +71,9 @@ def test_the_file_holds_every_score_and_control(run):
     assert result["left_out"] == 2
     assert result["duplicates"] == {"in_training": 1, "under_both_labels": 0}
     assert result["masks"] == count_masks(dataset.test)
-    assert 0 <= result["pixel_auroc"] <= 1
-    assert 0 <= result["pixel_auroc_relative"] <= 1
+    for name in ("pixel_auroc", "pixel_average_precision", "aupro_30", "pixel_auroc_relative"):
+        assert 0 < result[name] <= 1
+    assert result["masks"]["largest"] == [16, 16]
     assert set(result["by_kind"]) == {"square"}
     assert set(result["by_kind"]["square"]) == set(result["scores"])
     assert len(dataset.test) == 20
@@ -111,6 +113,19 @@ def test_localised_scores_are_those_of_the_maps_and_of_normal_training_images(ru
         auroc = roc_auc_score(dataset.test.labels, values)
         assert auroc == pytest.approx(result["scores"][name]["image_auroc"], abs=1e-6)
     assert set(scored.scores) == set(result["scores"]) - {"A_paper"}
+
+
+def test_the_map_that_the_config_names_is_shown_and_measured(run, tmp_path):
+    workdir, _, dataset, result = run
+    copy = change_config(workdir, tmp_path / "run", map="fused", map_scales=[1.0, 2.0])
+    summary = evaluate_folder(copy, dataset)
+    maps = daad_jax.load(copy).score(dataset.test.images).anomaly_map
+    expected = localization_metrics(dataset.test.masks, maps)
+    assert {name: summary[name] for name in expected} == pytest.approx(expected, abs=1e-3)
+    assert all(summary[name] != result[name] for name in expected)
+    for name in ("scores", "pixel_auroc_relative", "masks", "threshold"):
+        assert summary[name] == result[name]
+    assert daad_jax.load(workdir).score(dataset.train.images).anomaly_map.mean() < 0.5 < maps.mean()
 
 
 def test_a_damaged_reference_is_named(run, tmp_path):

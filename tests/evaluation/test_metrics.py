@@ -38,13 +38,6 @@ def test_raw_scores_far_apart_keep_their_order():
     assert metrics.image_auroc(labels, values) == 1.0
 
 
-def test_pixel_auroc_without_a_defective_pixel_is_none():
-    assert metrics.pixel_auroc(np.zeros((2, 3, 3), bool), np.zeros((2, 3, 3))) is None
-    mask = np.zeros((1, 2, 2), bool)
-    mask[0, 0] = True
-    assert metrics.pixel_auroc(mask, np.array([[[1.0, 2.0], [0.0, 1.5]]])) == 0.75
-
-
 def image_set(images, kinds=None):
     count = len(images)
     return ImageSet(images, [str(i) for i in range(count)], kinds or ["good"] * count)

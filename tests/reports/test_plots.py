@@ -149,3 +149,25 @@ def test_bootstrap_roc_calls_equal_scores_together():
     rates, low, high = metrics.bootstrap_roc(LABELS, np.ones(60), samples=20, seed=0)
     np.testing.assert_allclose(low, rates)
     np.testing.assert_allclose(high, rates)
+
+
+def test_area_figure_has_good_images_left_of_all_defects():
+    shares = np.array([0.0, 0.0, 0.004, 0.5])
+    scores = np.array([0.1, 0.2, 0.3, 0.4])
+    (axes,) = plots.area_figure(shares, scores, name="R", threshold=0.25).axes
+    good, bad = (points.get_offsets() for points in axes.collections)
+    np.testing.assert_allclose(bad, [[0.4, 0.3], [50.0, 0.4]])
+    np.testing.assert_allclose(good[:, 1], [0.1, 0.2])
+    divider, threshold = axes.lines
+    assert good[:, 0].max() < divider.get_xdata()[0] < 0.4
+    assert threshold.get_ydata()[0] == 0.25
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["1", "10"]
+    legend = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert legend == ["good (2)", "defective (2)", "threshold"]
+
+
+@pytest.mark.parametrize("shares", [[1.0], [0.0, 0.01], [1e-6, 0.0], [0.2, 0.2]])
+def test_area_figure_of_few_images(shares):
+    values = np.arange(1.0, 1.0 + len(shares))
+    (axes,) = plots.area_figure(np.array(shares), values).axes
+    assert sum(len(points.get_offsets()) for points in axes.collections) == len(shares)

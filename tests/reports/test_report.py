@@ -27,6 +27,7 @@ from daad_jax.train.losses import LOSSES, Loss
 from daad_jax.train.metrics_log import METRICS_FILE
 
 SIZE = 16
+LOCALIZATION = ("pixel_auroc", "pixel_average_precision", "aupro_30", "aupro_5")
 HOSTILE = [
     '"><script>alert(1)</script>.png',
     'it\'s "quoted" & <b>bold</b>.png',
@@ -120,15 +121,17 @@ def fabricate(
         "test_defective": int(np.sum(labels)),
         "scores": scores,
         "by_kind": {kind: dict.fromkeys(named, 0.75) for kind in set(kinds) - {"good"}},
-        "pixel_auroc": 0.8125 if masks else None,
+        **dict.fromkeys(LOCALIZATION, 0.8125 if masks else None),
         "pixel_auroc_relative": 0.8375 if masks else None,
+        "masks": evaluation.count_masks(test),
         "decision": "A",
         "threshold": 1.0,
         "controls": {"pca": {"image_auroc": 0.4, "turned_around": 0.6}},
         "memory": memory if setting.startswith(("daad", "memae")) else {},
         "pseudo": None,
     }
-    found = Evaluation(config, summary, raw, named, calibration, defective=named["A"] >= 1.0)
+    maps, called = raw.anomaly_map, named["A"] >= 1.0
+    found = Evaluation(config, summary, raw, maps, named, calibration, defective=called)
     return found, Dataset(category, test, test, test.take(slice(0)))
 
 
@@ -180,7 +183,8 @@ def test_report_holds_what_was_found(tmp_path):
     for shown in (
         f"{values['image_auroc']:.4f}",
         f"{values['image_auroc_interval'][0]:.3f} to {values['image_auroc_interval'][1]:.3f}",
-        "0.8125",  # pixel AUROC
+        "0.8125",  # pixel AUROC, average precision and AUPRO
+        "at the masks' own size, 16 x 16.",
         "0.8375",  # pixel AUROC of the relative map
         "0.1234",  # pseudo-defects
         "A (calibrated)",
@@ -234,6 +238,8 @@ def test_every_logged_metric_is_plotted(tmp_path, monkeypatch):
 def test_the_threshold_is_drawn_at_the_calibrated_score(tmp_path, protocol):
     text = html_report.write_report(tmp_path, *fabricate(protocol=protocol)).read_text()
     assert f"image AUROC of A ({protocol})" in text
+    text, _, after = text.partition(">Localisation<")
+    assert (">threshold<" in after) == (protocol == "calibrated")  # A (paper) is drawn there
     drawn = [part for part in text.split("<figure") if ">threshold<" in part]
     assert len(drawn) == 1
     assert "A (calibrated) of good and of defective test images" in drawn[0]

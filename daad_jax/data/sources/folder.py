@@ -21,10 +21,10 @@ import numpy as np
 
 from daad_jax.config import DataConfig
 from daad_jax.data import decode
-from daad_jax.data import masks as mask_lib
 from daad_jax.data.bad_files import BadFiles
 from daad_jax.data.dataset import ALL, GOOD, Dataset, display_name
 from daad_jax.data.encoded import EncodedImages, load_images, load_normal
+from daad_jax.data.masks import PackedMask, decode_mask
 from daad_jax.data.paths import (
     Tree,
     find,
@@ -77,7 +77,7 @@ def load(config: DataConfig, category: str, cache: Path | None) -> Dataset:
     category = _plain(category)
     found = _list_images(config, category, bad)
     train, calibration = load_normal(_encode(found.folder, found.normal), config, cache, bad)
-    masked, masks = _load_masks(found.test, config.image_size, bad)
+    masked, masks = _load_masks(found.test, bad)
     test = load_images(_encode(found.tested, masked, masks), config, cache, bad)
     name = display_name(category or found.folder.resolve().name)
     bad.warn(name)
@@ -220,29 +220,28 @@ def _mask_name(folder: Path, names: dict[tuple[str, str], str], file: Path) -> s
 
 
 def _load_masks(
-    listed: list[_Listed], size: int, bad: BadFiles
-) -> tuple[list[_Listed], np.ndarray | None]:
-    """Decodes the masks. A normal image gets an empty one.
+    listed: list[_Listed], bad: BadFiles
+) -> tuple[list[_Listed], list[PackedMask] | None]:
+    """Decodes the masks. A normal image gets an empty one of its own size.
 
-    Returns the images without those whose mask cannot be used, and the masks, bool
-    ``(n, size, size)``, or None if no image has one.
+    Returns the images without those whose mask cannot be used, and the masks, or None if no image
+    has one.
     """
     if all(entry.mask is None for entry in listed):
         return listed, None
-    masks = np.zeros((len(listed), size, size), dtype=bool)
+    masks: list[PackedMask] = []
     kept: list[_Listed] = []
     for entry in listed:
         with bad.collecting():
-            if entry.mask is not None:
-                masks[len(kept)] = mask_lib.decode_mask(
-                    decode.read_bytes(entry.mask),
-                    str(entry.mask),
-                    size=size,
-                    picture=_picture_size(entry.file),
-                    note=bad.note,
-                )
+            size = _picture_size(entry.file)
+            if entry.mask is None:
+                mask = np.zeros((size or (1, 1))[::-1], bool)
+            else:
+                content, name = decode.read_bytes(entry.mask), str(entry.mask)
+                mask = decode_mask(content, name, picture=size, note=bad.note)
+            masks.append(PackedMask(mask))
             kept.append(entry)
-    return kept, masks[: len(kept)]
+    return kept, masks
 
 
 def _picture_size(file: Path) -> tuple[int, int] | None:
@@ -296,7 +295,9 @@ def _walk(top: Path) -> Iterator[tuple[Path, list[Path]]]:
             yield link, list_folder(link)
 
 
-def _encode(root: Path, listed: list[_Listed], masks: np.ndarray | None = None) -> EncodedImages:
+def _encode(
+    root: Path, listed: list[_Listed], masks: list[PackedMask] | None = None
+) -> EncodedImages:
     files = [entry.file for entry in listed]
     return EncodedImages(
         names=[display_name(file.relative_to(root)) for file in files],
