@@ -18,7 +18,7 @@ from daad_jax.data import cache as cache_lib
 from daad_jax.data import containers
 from daad_jax.data import decode as decode_lib
 from daad_jax.data.bad_files import BadFiles
-from daad_jax.data.dataset import ImageSet, hold_out
+from daad_jax.data.dataset import ImageSet, Split
 from daad_jax.errors import BadFileError, DataError
 from daad_jax.runtime import memory
 
@@ -70,19 +70,16 @@ class EncodedImages:
 
 
 def load_normal(
-    encoded: EncodedImages, config: DataConfig, cache: Path | None, bad: BadFiles
+    encoded: EncodedImages, split: Split, config: DataConfig, cache: Path | None, bad: BadFiles
 ) -> tuple[ImageSet, ImageSet]:
-    """Draws the calibration images, then decodes and resizes both parts.
+    """Decodes and resizes the training and the calibration images that `hold_out` chose.
 
-    The draw comes first, so that each part is one array and can be memory-mapped. `encoded` holds
-    all normal images of the training split in the order of their names. `cache` and `bad` are as in
-    `load_images`. Returns the training and the calibration images. Raises what `load_images` and
-    `hold_out` raise.
+    Each part is one array, which can be memory-mapped. `encoded` holds all normal images in the
+    order of their names. `cache` and `bad` are as in `load_images`, and so are the errors.
     """
-    train, calibration = hold_out(len(encoded.names), config)
     return (
-        load_images(encoded.take(train), config, cache, bad),
-        load_images(encoded.take(calibration), config, cache, bad),
+        load_images(encoded.take(split.train), config, cache, bad),
+        load_images(encoded.take(split.calibration), config, cache, bad),
     )
 
 
