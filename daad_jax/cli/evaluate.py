@@ -32,8 +32,9 @@ from daad_jax.workdir.run import (
 def run(argv: Sequence[str]) -> None:
     """Evaluates every run of a workdir, writes its files and prints tables.
 
-    `argv` is "evaluate", the workdir and flags. Fields that do not change what was trained may be set; they
-    become those of the run. Raises UserError if the flags, the workdir or the data cannot be used.
+    `argv` is "evaluate", the workdir and flags. Fields that do not change what was trained may be
+    set; they become those of the run. Raises UserError if the flags, the workdir or the data cannot
+    be used.
     """
     values = flags.FlagValues()
     flags.DEFINE_string("workdir", None, "Folder that train wrote to.", flag_values=values)

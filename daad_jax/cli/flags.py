@@ -66,7 +66,9 @@ def parse_config_flags(
     _show_help(argv, named, values)
     rest = _call(named, argv, known_only=True)
     overrides, folder = parse_overrides(values, rest, positional=positional)
-    chosen = named.config or (_DEFAULT_PRESET if folder is None else _FOLDER_PRESET)
+    chosen = named.config
+    if chosen is None:
+        chosen = _DEFAULT_PRESET if folder is None else _FOLDER_PRESET
     source, colon, setting = chosen.rpartition(":")
     if not colon or user_path(chosen).is_file():
         return ConfigFlags(chosen, None, overrides, folder)
@@ -152,8 +154,8 @@ def _set_folder(config: Config, folder: str, given: ConfigFlags) -> None:
         raise ConfigError(f"data.root: the folder is given already, as {folder!r}; leave one out")
     if config.data.source != "folder":
         raise ConfigError(
-            f"--config: {given.source} does not take a folder such as {folder!r}, its data.source is "
-            f"{config.data.source!r}; leave one out"
+            f"--config: {given.source} does not take a folder such as {folder!r}, because its "
+            f"data.source is {config.data.source!r}; leave one out"
         )
     config.data.root = os.path.expanduser(folder)
     if "data.category" not in given.overrides:
