@@ -122,7 +122,7 @@ def _load_in_memory(
     _check_memory(shape, cache)
     pixels = np.empty(shape, np.uint8)
     kept: list[int] = []
-    for index, result in enumerate(_in_threads(decode, shape[0], "decoding")):
+    for index, result in enumerate(in_threads(decode, shape[0], "decoding")):
         if isinstance(result, BadFileError):
             bad.add(result)
         else:
@@ -156,7 +156,7 @@ def _load_mapped(
         return encoded.decode(index, _read_again(encoded, index, digests[index]), config)
 
     def decode_all() -> Iterator[np.ndarray | str]:
-        for result in _in_threads(decode, len(readable), "decoding"):
+        for result in in_threads(decode, len(readable), "decoding"):
             if isinstance(result, BadFileError):
                 bad.add(result)
                 yield result.reason
@@ -177,7 +177,7 @@ def _hash_all(encoded: EncodedImages, bad: BadFiles) -> dict[int, bytes]:
     """Returns a hash of the bytes of each readable image, by index."""
     digests = {}
     count = len(encoded.names)
-    results = _in_threads(lambda index: _hash(_read(encoded, index, bad)), count, "checking")
+    results = in_threads(lambda index: _hash(_read(encoded, index, bad)), count, "checking")
     for index, result in enumerate(results):
         if isinstance(result, BadFileError):
             bad.add(result)
@@ -233,7 +233,7 @@ def _key(digests: Iterable[bytes], config: DataConfig) -> str:
     return total.hexdigest()
 
 
-def _in_threads(
+def in_threads(
     function: Callable[[int], _Result], count: int, description: str
 ) -> Iterator[_Result | BadFileError]:
     """Yields ``function(0)`` to ``function(count - 1)`` in order, with a progress bar.
