@@ -42,9 +42,10 @@ def run(argv: Sequence[str]) -> None:
     overrides, folder = own_flags.parse_overrides(values, argv, positional=True)
     if values.workdir and folder:
         raise ConfigError(f"--workdir: the workdir is given already, as {folder!r}; leave one out")
-    if not values.workdir and not folder:
+    given = values.workdir or folder
+    if not given:
         raise ConfigError("--workdir: give the folder that train.py wrote to")
-    workdir = user_path(values.workdir or folder)
+    workdir = user_path(given)
     folders = find_runs(workdir)
     configs = [_changed(folder, overrides) for folder in folders]
     rules = [

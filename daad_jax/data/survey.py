@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 from scipy import ndimage
 
 from daad_jax.config import DataConfig
 from daad_jax.data.bad_files import BadFiles
 from daad_jax.data.dataset import Dataset, display_name
-from daad_jax.data.decode import read_bytes
+from daad_jax.data.decode import decode_image, read_bytes
 from daad_jax.data.encoded import EncodedImages, in_threads, load_images
 from daad_jax.data.masks import decode_mask
 from daad_jax.data.pictures import Header, picture_size, read_header
@@ -89,6 +90,23 @@ def survey(config: DataConfig, cache: Path) -> Survey:
         has_masks=any(one.mask is not None for one in tested),
         defects=areas,
     )
+
+
+def show_picture(survey: Survey, name: str, config: DataConfig, most: int) -> np.ndarray | None:
+    """Decodes a picture again to look at it.
+
+    Returns uint8 ``(H, W, 3)``, at most `most` pixels high and wide, with the picture's shape, or
+    None if its file cannot be used any more.
+    """
+    square = dataclasses.replace(config, image_size=most, channels=3, brightness="kept")
+    file, (width, height) = survey.files[name], survey.headers[name].size
+    try:
+        pixels = decode_image(read_bytes(file), name, square)
+    except BadFileError:
+        return None
+    scale = most / max(width, height)
+    size = max(round(width * scale), 1), max(round(height * scale), 1)
+    return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS))
 
 
 def _noting(listed: Sequence[Listed], headers: dict[str, Header]) -> EncodedImages:
