@@ -190,7 +190,6 @@ def blank_pictures(survey: Survey) -> list[str]:
 
 def _forms(survey: Survey) -> Iterator[Finding]:
     sizes = Counter(header.size for header in survey.headers.values())
-    kinds = Counter((header.mode, header.bits) for header in survey.headers.values())
     ratios = [width / height for width, height in sizes]
     if ratios and max(ratios) > 1.05 * min(ratios):
         (small, large) = (sorted(sizes)[at] for at in (0, -1))
@@ -201,12 +200,10 @@ def _forms(survey: Survey) -> Iterator[Finding]:
         )
     elif len(sizes) > 1:
         yield Finding(NOTE, f"pictures have {len(sizes)} sizes; they are resized to one")
-    if len({bits > 8 for _, bits in kinds}) > 1:
-        shown = ", ".join(f"{count} of {bits} bits" for (_, bits), count in kinds.most_common())
+    bits = Counter(header.bits for header in survey.headers.values())
+    if len({number > 8 for number in bits}) > 1:
+        shown = ", ".join(f"{count} of {number} bits" for number, count in bits.most_common())
         yield Finding(BUT, f"bit depths are mixed ({shown}); save all pictures alike")
-    elif len(kinds) > 1:
-        shown = ", ".join(f"{count} {mode}" for (mode, _), count in kinds.most_common())
-        yield Finding(NOTE, f"pictures have different modes: {shown}")
 
 
 def _light(by_label: Pairs, by_split: Pairs) -> Iterator[Finding]:

@@ -10,6 +10,8 @@ from daad_jax.evaluation.fitness import BUT, NOTE, STOP, Fitness, blank_pictures
 from daad_jax.reports import page, plots
 from daad_jax.reports.page import Html, element
 
+_MODES = {"1": "black and white", "L": "grey", "LA": "grey with opacity", "P": "palette"}
+_MODES |= {"RGBA": "RGB with opacity"}
 _MOST_SHOWN = 12  # pictures of a kind
 _MOST_KINDS = 24
 
@@ -37,11 +39,11 @@ def check_page(survey: Survey, fitness: Fitness, command: str, show: Show) -> st
 
 def kind_rows(survey: Survey, fitness: Fitness) -> list[list[str]]:
     """Cells of a table: a header, and a row for the good pictures and each kind of test picture."""
-    rows = [["pictures", "number", "size", "mode", "bits", "brightness"]]
+    rows = [["pictures", "number", "size", "colours", "bits", "brightness"]]
     for kind, names in _groups(survey).items():
         headers = [survey.headers[name] for name in names]
         sizes = _frequent("{} x {}".format(*header.size) for header in headers)
-        modes = _frequent(header.mode for header in headers)
+        modes = _frequent(_MODES.get(header.mode, header.mode) for header in headers)
         bits = _frequent(str(header.bits) for header in headers)
         values = [fitness.means[name] for name in names]
         low, middle, high = np.quantile(values, [0.05, 0.5, 0.95])
@@ -70,13 +72,9 @@ def _headline(survey: Survey, fitness: Fitness) -> Html:
 def _command(fitness: Fitness, command: str) -> Html:
     if not command:
         return Html("")
-    reasons = [
-        page.join(
-            [element("b", f"data.{one.field}={one.value}"), Html(": "), page.escape(one.reason)]
-        )
-        for one in fitness.choices
-    ]
-    return page.section("Train with", element("pre", command), _list(reasons))
+    reasons = [_marked(f"data.{one.field}={one.value}:", one.reason) for one in fitness.choices]
+    words = [element("span", word) for word in command.split(" ")]  # lines break between words
+    return page.section("Train with", element("pre", Html(" ".join(words))), _list(reasons))
 
 
 def _notes(fitness: Fitness) -> Html:
@@ -121,8 +119,8 @@ def _marked(word: str, text: str) -> Html:
 def _lighting(survey: Survey, fitness: Fitness) -> Html:
     train, test = survey.dataset.train, survey.dataset.test
     kinds = {
-        "good, to train on": train.names,
-        "good, test": [n for n, label in zip(test.names, test.labels, strict=True) if not label],
+        "train": train.names,
+        "good test": [n for n, label in zip(test.names, test.labels, strict=True) if not label],
         "defective": [n for n, label in zip(test.names, test.labels, strict=True) if label],
     }
     values = {
@@ -135,17 +133,17 @@ def _lighting(survey: Survey, fitness: Fitness) -> Html:
     figure = plots.histogram(values, name="mean brightness of a picture")
     parts = [page.plot(figure, "Brightness of the pictures, each kind as shares of its pictures.")]
     tables = {
-        "defective against good test pictures": fitness.by_label,
-        "good test pictures against those to train on": fitness.by_split,
+        "Defective against good test pictures": fitness.by_label,
+        "Good test pictures against those to train on": fitness.by_split,
     }
     for title, pairs in tables.items():
         if pairs:
             rows = [[name, f"{kept:.3f}", f"{equal:.3f}"] for name, (kept, equal) in pairs.items()]
-            header = [title, "as they are", "brightness equal"]
-            parts.append(page.table(header, rows))
+            header = ["AUROC", "as they are", "brightness equal"]
+            parts += [element("h3", title), page.table(header, rows)]
     note = (
         "AUROC of simple statistics, without any training: 0.5 tells nothing apart, 0 and 1 tell "
-        "all apart. mean, std and gradient are those of the pixels, pca is the error of a "
+        "everything apart. mean, std and gradient are those of the pixels, pca is the error of a "
         "reconstruction from 32 principal components of the good pictures."
     )
     if len(parts) > 1:
@@ -154,9 +152,12 @@ def _lighting(survey: Survey, fitness: Fitness) -> Html:
 
 
 def _sheet(survey: Survey, fitness: Fitness, show: Show) -> Html:
+    blank = blank_pictures(survey)
     chosen = {
-        "The good pictures that are least like the others": fitness.unusual,
-        "Pictures with one value": blank_pictures(survey)[:_MOST_SHOWN],
+        "The good pictures that are least like the others": [
+            name for name in fitness.unusual if name not in blank
+        ],
+        "Pictures with one value": blank[:_MOST_SHOWN],
     }
     kinds = _groups(survey)
     for kind, names in list(kinds.items())[:_MOST_KINDS]:
