@@ -190,6 +190,7 @@ def _pseudo_examples(
     defective = calibration_lib.decide(
         raw, config.score, evaluation.calibration, evaluation.reference
     )
+    assert defective is not None  # pseudo-defects are made if there is a calibration
     found = {str(kind): float(np.mean(defective[kinds == kind])) for kind in dict.fromkeys(kinds)}
     picked = pick_examples(defects.kinds, named[config.score.decision])
     places = [one.position for one in picked]
@@ -201,7 +202,7 @@ def _pseudo_examples(
     )
     shown = evaluation._replace(
         summary=evaluation.summary | {"protocol": "calibrated"},
-        raw=RawScores(*(None if values is None else values[places] for values in raw)),
+        raw=raw._replace(**{k: v[places] for k, v in raw._asdict().items() if v is not None}),
         scores={name: values[places] for name, values in named.items()},
         defective=defective[places],
     )

@@ -27,8 +27,8 @@ def pseudo_section(shown: PseudoExamples) -> Html:
     """Renders the section of pseudo-defects, which stands in for defective test images."""
     found = ", ".join(f"{kind} {100 * share:.0f} %" for kind, share in shown.found.items())
     note = (
-        "There are no defective test images. These defects are artificial, put into held-out normal "
-        f"images. The share of them that is found, that is called defective: {found}."
+        "There are no defective test images. These defects are artificial, put into held-out "
+        f"normal images. The share of them that is found, that is called defective: {found}. "
     )
     kinds, score = shown.images.kinds, shown.evaluation.scores[shown.evaluation.summary["decision"]]
     picked = pick_examples(kinds, score)
@@ -49,8 +49,8 @@ def section(
     scale = plots.color_scale(evaluation.raw.anomaly_map)
     label = score_label(evaluation.summary["decision"], evaluation.summary["protocol"])
     note = (
-        f"{begin} The worst, typical (median) and best image of each kind, ranked by {label}. The worst "
-        "good image has the highest score, the worst defective image the lowest."
+        f"{begin}The worst, typical (median) and best image of each kind, ranked by {label}. The "
+        "worst good image has the highest score, the worst defective image the lowest."
     )
     if test.masks is not None:
         note += " The line on a map is the outline of the mask."
