@@ -60,22 +60,16 @@ class DataConfig(Section):
         'name of a category, or "all" to train each in turn; in labelled sets, the class that '
         "counts as normal, by name or number",
     )
-    good: str = option(
-        "good",
-        'source "folder": names of the folders of good pictures, such as "ok" or "ok,fine"',
-    )
+    good: str = option("good", 'source "folder": folders of good pictures, such as "ok,fine"')
     bad: str = option(
         "",
-        'source "folder": names of the folders of defective pictures, such as "ko" or '
-        '"dent,scratch", in the folder "test" or, without one, beside the good pictures; "" takes '
-        'every folder in "test" that is not good',
+        'source "folder": folders of defective pictures, in the folder "test" or, without one, '
+        'beside the good pictures; "" is every folder in "test" that is not good',
     )
     test_fraction: float | None = option(
         None,
-        'source "folder": fraction of the good training pictures that is tested on instead (at '
-        "least two); drawn as the calibration images are, with `data.split_seed` and "
-        "`data.calibration_groups`. None is 0.2 if `data.bad` is given and there is no folder "
-        '"test", else 0',
+        'source "folder": fraction of the good training pictures that is tested on instead, drawn '
+        'as the calibration images are; None is 0.2 with `data.bad` and without "test", else 0',
         or_none(BELOW_ONE),
     )
     image_size: int = option(
@@ -156,27 +150,6 @@ class DataConfig(Section):
         given = {name: os.path.expanduser(getattr(self, name)) for name in names}
         found = {name: os.path.abspath(path) for name, path in given.items() if path}
         return dataclasses.replace(self, **found)
-
-    def folder_names(self) -> tuple[list[str], list[str]]:
-        """Returns the names in `good` and in `bad`.
-
-        Raises ConfigError if `good` has no name, a name is a path, or one is in both.
-        """
-        good, bad = (
-            [name.strip() for name in text.split(",") if name.strip()]
-            for text in (self.good, self.bad)
-        )
-        if not good:
-            raise ConfigError('data.good: has no name; give one such as "good"')
-        for field, names in (("good", good), ("bad", bad)):
-            for name in names:
-                if "/" in name or name in (".", ".."):
-                    raise ConfigError(
-                        f"data.{field}: {shown(name)} is a path; give the name of a folder"
-                    )
-        if both := {name.casefold() for name in good} & {name.casefold() for name in bad}:
-            raise ConfigError(f"data.bad: {shown(min(both))} is in data.good, too; give it once")
-        return good, bad
 
 
 @dataclass

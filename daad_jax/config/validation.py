@@ -1,5 +1,6 @@
 """Checks of a whole config."""
 
+from daad_jax.config.folders import folder_names
 from daad_jax.config.schema import Config, DataConfig
 from daad_jax.config.settings import check_setting
 from daad_jax.config.text import check_type, fields, get_field
@@ -19,7 +20,7 @@ def validate(config: Config) -> None:
         if problem:
             raise ConfigError(f"{path}: {problem}")
     check_setting(config.setting)
-    config.data.folder_names()
+    folder_names(config.data)
     for name in ("good", "bad", "test_fraction"):
         default = DataConfig.__dataclass_fields__[name].default
         if config.data.source != "folder" and getattr(config.data, name) != default:

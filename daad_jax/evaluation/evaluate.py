@@ -120,16 +120,7 @@ def evaluate(
     summary["pseudo"] = None
     if normal is None or config.data.image_size < MIN_SIZE:
         return evaluation
-    defects = make_pseudo_defects(dataset.calibration.images, dataset.train.images)
-    bad = scorer(defects.images)
-    good, bad_scores = (
-        compute_scores(calibration_lib.calibrated_inputs(one, config.score, calibration, reference))
-        for one in (normal, bad)
-    )
-    summary["pseudo"] = pseudo_summary(good, bad_scores, defects.kinds)
-    if dataset.test.labels.any():
-        return evaluation
-    return evaluation._replace(pseudo=_pseudo_examples(evaluation, defects, bad, bad_scores))
+    return _with_pseudo_defects(evaluation, scorer, normal, dataset)
 
 
 def write_evaluation(folder: Path, evaluation: Evaluation, dataset: Dataset) -> None:
@@ -181,6 +172,25 @@ def pseudo_summary(good: Named, bad: Named, kinds: list[str]) -> dict[str, Any]:
     means = {name: float(np.mean([values[name] for values in by_kind.values()])) for name in good}
     counts = {"normal_images": count, "defects": len(kinds)}
     return counts | {"scores": means, "by_kind": by_kind}
+
+
+def _with_pseudo_defects(
+    evaluation: Evaluation, scorer: Scorer, normal: RawScores, dataset: Dataset
+) -> Evaluation:
+    """Adds what is known from pseudo-defects to the summary and, maybe, examples of them."""
+    config, calibration = evaluation.config, evaluation.calibration
+    defects = make_pseudo_defects(dataset.calibration.images, dataset.train.images)
+    raw = scorer(defects.images)
+    good, bad = (
+        compute_scores(
+            calibration_lib.calibrated_inputs(one, config.score, calibration, evaluation.reference)
+        )
+        for one in (normal, raw)
+    )
+    evaluation.summary["pseudo"] = pseudo_summary(good, bad, defects.kinds)
+    if dataset.test.labels.any():
+        return evaluation
+    return evaluation._replace(pseudo=_pseudo_examples(evaluation, defects, raw, bad))
 
 
 def _pseudo_examples(

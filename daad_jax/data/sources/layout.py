@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from daad_jax.config import DataConfig
+from daad_jax.config import DataConfig, folder_names
 from daad_jax.data import decode
 from daad_jax.data.bad_files import BadFiles
 from daad_jax.data.dataset import GOOD, Split, display_name, hold_out
@@ -89,7 +89,7 @@ def category_names(config: DataConfig) -> list[str]:
         except DataError as error:
             warn(f"{error}; its folder is not used as a category")
     if not names:
-        good = config.folder_names()[0][0]
+        good = folder_names(config)[0][0]
         hint = f"expected CATEGORY/train/{good}"
         if itself or _holds_pictures(root):
             hint += " (it is a category itself: set data.category='')"
@@ -160,7 +160,7 @@ def unused_pictures(found: Category, told: set[Path]) -> dict[str, int]:
 
 
 def _holds_good(folder: Path, config: DataConfig) -> bool:
-    names = ["train", *config.folder_names()[0]]
+    names = ["train", *folder_names(config)[0]]
     return any(is_folder(find(folder, name)) for name in names)
 
 
@@ -187,7 +187,7 @@ def _category_folder(tree: Tree, config: DataConfig, category: str) -> Path:
 
 def _good_folders(tree: Tree, config: DataConfig, folder: Path) -> list[Path]:
     """The folders of good training pictures: in "train", else in the category, else itself."""
-    names, top = config.folder_names()[0], find(folder, "train")
+    names, top = folder_names(config)[0], find(folder, "train")
     base = top if is_folder(top) else folder
     found = [one for one in (find(base, name) for name in names) if is_folder(one)]
     if found:
@@ -204,7 +204,7 @@ def _good_folders(tree: Tree, config: DataConfig, folder: Path) -> list[Path]:
 
 def _list_test(tree: Tree, config: DataConfig, root: Path, trained: list[Path]) -> list[Listed]:
     """Lists the test pictures in "test" or, without that folder, beside the good pictures."""
-    good, bad = config.folder_names()
+    good, bad = folder_names(config)
     top = find(root, "test")
     is_beside = bool(bad) and not os.path.lexists(top)
     if not is_beside and not config.test_root and not os.path.lexists(top):
