@@ -13,6 +13,7 @@ from daad_jax.runtime import memory, processes, signals
 
 # Verb, which is also the name of its module, and what it does.
 VERBS = {
+    "check": "say whether a folder of images is fit to train on, and with what",
     "train": "train and evaluate one category, or each in turn",
     "evaluate": "evaluate a trained run again",
     "grid": "train and evaluate many configs",

@@ -32,16 +32,20 @@ from daad_jax.workdir.run import (
 def run(argv: Sequence[str]) -> None:
     """Evaluates every run of a workdir, writes its files and prints tables.
 
-    `argv` is "evaluate" and its flags. Fields that do not change what was trained may be set; they
-    become those of the run. Raises UserError if the flags, the workdir or the data cannot be used.
+    `argv` is "evaluate", the workdir and flags. Fields that do not change what was trained may be
+    set; they become those of the run. Raises UserError if the flags, the workdir or the data cannot
+    be used.
     """
     values = flags.FlagValues()
     flags.DEFINE_string("workdir", None, "Folder that train wrote to.", flag_values=values)
     own_flags.define_custom_code(values)
-    overrides = own_flags.parse_overrides(values, argv)
-    if not values.workdir:
+    overrides, folder = own_flags.parse_overrides(values, argv, positional=True)
+    if values.workdir and folder:
+        raise ConfigError(f"--workdir: the workdir is given already, as {folder!r}; leave one out")
+    given = values.workdir or folder
+    if not given:
         raise ConfigError("--workdir: give the folder that train.py wrote to")
-    workdir = user_path(values.workdir)
+    workdir = user_path(given)
     folders = find_runs(workdir)
     configs = [_changed(folder, overrides) for folder in folders]
     rules = [

@@ -17,10 +17,12 @@ from ml_collections import config_flags
 
 from daad_jax import config as config_lib
 from daad_jax.config import Config
+from daad_jax.data import ALL
+from daad_jax.data.sources.layout import is_category
 from daad_jax.errors import ConfigError, UserError, suggestion
 from daad_jax.runtime.files import user_path
 
-_DEFAULT_PRESET = "default"
+_DEFAULT_PRESET, _FOLDER_PRESET = "default", "folder"
 
 
 class ConfigFlags(NamedTuple):
@@ -28,12 +30,14 @@ class ConfigFlags(NamedTuple):
 
     `source` is the path of a config file or the name of a preset. `setting` is the text after the
     colon, or None for the setting that the file chooses. `overrides` holds the values of
-    ``--config.FIELD=VALUE`` by the field's dotted path.
+    ``--config.FIELD=VALUE`` by the field's dotted path. `folder` is the folder of images that
+    stands for the config file, or None.
     """
 
     source: str
     setting: str | None
     overrides: dict[str, Any]
+    folder: str | None = None
 
     @property
     def name(self) -> str:
@@ -41,25 +45,34 @@ class ConfigFlags(NamedTuple):
         return Path(self.source).stem
 
 
-def parse_config_flags(values: flags.FlagValues, argv: Sequence[str]) -> ConfigFlags:
+def parse_config_flags(
+    values: flags.FlagValues, argv: Sequence[str], *, positional: bool = False
+) -> ConfigFlags:
     """Parses ``--config=FILE[:SETTING]``, ``--config.FIELD=VALUE`` and a verb's own flags.
 
-    ``--config`` also takes the name of a preset, by default ``default``. ``--flagfile=FILE`` reads
+    ``--config`` also takes the name of a preset. With `positional`, one folder of images may be
+    given; then the preset is ``folder`` by default, else ``default``. ``--flagfile=FILE`` reads
     flags from a file. `values` defines the verb's own flags and receives their values, so it can be
     used only once. `argv` begins with the verb.
 
     Raises ConfigError for an unknown flag or field, a value of the wrong type, or a stray argument.
     """
     named = flags.FlagValues()
-    help_text = "Config file or preset, FILE[:SETTING]; --config.FIELD=VALUE sets a field."
-    flags.DEFINE_string("config", _DEFAULT_PRESET, help_text, flag_values=named)
+    help_text = (
+        "Config file or preset, FILE[:SETTING]; --config.FIELD=VALUE sets a field. "
+        f"By default {_DEFAULT_PRESET!r}, or {_FOLDER_PRESET!r} if a folder of images is given."
+    )
+    flags.DEFINE_string("config", None, help_text, flag_values=named)
     _show_help(argv, named, values)
     rest = _call(named, argv, known_only=True)
-    overrides = parse_overrides(values, rest)
-    source, colon, setting = named.config.rpartition(":")
-    if not colon or user_path(named.config).is_file():
-        return ConfigFlags(named.config, None, overrides)
-    return ConfigFlags(source, setting, overrides)
+    overrides, folder = parse_overrides(values, rest, positional=positional)
+    chosen = named.config
+    if chosen is None:
+        chosen = _DEFAULT_PRESET if folder is None else _FOLDER_PRESET
+    source, colon, setting = chosen.rpartition(":")
+    if not colon or user_path(chosen).is_file():
+        return ConfigFlags(chosen, None, overrides, folder)
+    return ConfigFlags(source, setting, overrides, folder)
 
 
 def parse_variant(words: Sequence[str]) -> dict[str, Any]:
@@ -70,7 +83,7 @@ def parse_variant(words: Sequence[str]) -> dict[str, Any]:
     for word in words:
         if "=" not in word:
             raise ConfigError(f"{word!r} is not FIELD=VALUE; quote values that hold spaces")
-    return parse_overrides(flags.FlagValues(), ["", *(f"--config.{word}" for word in words)])
+    return parse_overrides(flags.FlagValues(), ["", *(f"--config.{word}" for word in words)])[0]
 
 
 def parse_flags(
@@ -83,8 +96,8 @@ def parse_flags(
     """
     _show_help(argv, values)
     rest = _call(values, argv)
-    if len(rest) > 1 and not positional:
-        raise ConfigError(f"{rest[1]}: not understood; flags begin with -- and use =")
+    if not positional:
+        _at_most(0, rest[1:])
     return rest[1:]
 
 
@@ -98,8 +111,11 @@ def define_custom_code(values: flags.FlagValues) -> None:
 def load_config(given: ConfigFlags) -> Config:
     """Builds the config that a command line asks for. It is not validated yet.
 
+    A folder of images becomes `data.root`. It is one category, or all of those in it are meant.
+
     Raises ConfigError if there is no such file, preset or setting, or if the file raises an
-    exception or returns something other than a `Config`.
+    exception or returns something other than a `Config`, and DataError if the folder of images does
+    not exist.
     """
     get_config = _get_config(given.source)
     try:
@@ -111,6 +127,8 @@ def load_config(given: ConfigFlags) -> Config:
     if not isinstance(config, Config):
         raise ConfigError(f"--config: get_config() of {given.source} must return a daad_jax Config")
     override(config, given.overrides)
+    if given.folder is not None:
+        _set_folder(config, given.folder, given)
     return config
 
 
@@ -129,6 +147,19 @@ def override(config: Config, overrides: Mapping[str, Any]) -> None:
     config.data.root = os.path.expanduser(config.data.root)
     if config.data.source == "folder":
         config.data.category = "/".join(Path(config.data.category).parts)  # "dog/" is "dog"
+
+
+def _set_folder(config: Config, folder: str, given: ConfigFlags) -> None:
+    if "data.root" in given.overrides:
+        raise ConfigError(f"data.root: the folder is given already, as {folder!r}; leave one out")
+    if config.data.source != "folder":
+        raise ConfigError(
+            f"--config: {given.source} does not take a folder such as {folder!r}, because its "
+            f"data.source is {config.data.source!r}; leave one out"
+        )
+    config.data.root = os.path.expanduser(folder)
+    if "data.category" not in given.overrides:
+        config.data.category = "" if is_category(config.data) else ALL
 
 
 def _get_config(source: str) -> Callable[..., Any]:
@@ -152,10 +183,13 @@ def _unusable(source: str, error: Exception) -> ConfigError:
     return ConfigError(f"--config: {source} cannot be used ({error!r}); correct the file")
 
 
-def parse_overrides(values: flags.FlagValues, argv: Sequence[str]) -> dict[str, Any]:
-    """Parses ``--config.FIELD=VALUE`` and the flags that `values` defines.
+def parse_overrides(
+    values: flags.FlagValues, argv: Sequence[str], *, positional: bool = False
+) -> tuple[dict[str, Any], str | None]:
+    """Parses ``--config.FIELD=VALUE``, the flags that `values` defines, and a folder.
 
-    `argv` begins with the verb. Returns the values of the fields by their dotted paths. Raises what
+    `argv` begins with the verb. Returns the values of the fields by their dotted paths, and the
+    argument without dashes, which only `positional` allows, or None. Raises what
     `parse_config_flags` raises.
     """
     _show_help(argv, values)
@@ -172,9 +206,14 @@ def parse_overrides(values: flags.FlagValues, argv: Sequence[str]) -> dict[str, 
         )
     except (flags.Error, ValueError, TypeError) as error:
         raise ConfigError(str(error)) from error
-    parse_flags(values, argv)
-    overrides: dict[str, Any] = config_flags.get_override_values(values["config"])
-    return overrides
+    words = parse_flags(values, argv, positional=True)
+    _at_most(1 if positional else 0, words)
+    return config_flags.get_override_values(values["config"]), words[0] if words else None
+
+
+def _at_most(most: int, words: Sequence[str]) -> None:
+    if len(words) > most:
+        raise ConfigError(f"{words[most]}: not understood; flags begin with -- and use =")
 
 
 def _placeholders(fields: Mapping[str, Any]) -> Any:
@@ -216,6 +255,7 @@ def _expand(argv: Sequence[str]) -> list[str]:
 
 def _call(values: flags.FlagValues, argv: Sequence[str], *, known_only: bool = False) -> list[str]:
     """Parses flags and turns absl's errors into ConfigErrors."""
+    values.set_gnu_getopt()  # flags may follow a folder
     try:
         return list(values(list(argv), known_only=known_only))
     except flags.UnrecognizedFlagError as error:

@@ -124,7 +124,7 @@ def train_and_evaluate(
 
 
 def parse_train_flags(argv: Sequence[str]) -> TrainFlags:
-    """Parses the flags of ``train``. `argv` begins with the verb.
+    """Parses the flags of ``train`` and its folder of images, if any. `argv` begins with the verb.
 
     Raises ConfigError for an unknown flag, field, file or setting, or a value that cannot be read.
     """
@@ -132,12 +132,14 @@ def parse_train_flags(argv: Sequence[str]) -> TrainFlags:
     flags.DEFINE_string("workdir", None, "Folder of the run.", flag_values=values)
     flags.DEFINE_string("distributed", None, "HOST:PORT,COUNT,INDEX or auto.", flag_values=values)
     define_custom_code(values)
-    given = parse_config_flags(values, argv)
+    given = parse_config_flags(values, argv, positional=True)
     config = load_config(given)
-    name = f"{given.name}-{config.setting}"
-    if config.data.category != ALL:
-        name += f"-{folder_name(category_name(config))}"
-    workdir = user_path(values.workdir or Path("runs", name))
+    if given.folder is None:
+        parts = [f"{given.name}-{config.setting}", category_name(config)]
+    else:
+        parts = [Path(os.path.abspath(config.data.root)).name, config.data.category]
+    parts = [folder_name(part) for part in parts if part not in ("", ALL)]
+    workdir = user_path(values.workdir or Path("runs", "-".join(parts)))
     return TrainFlags(config, workdir, values.allow_custom_code, values.distributed)
 
 

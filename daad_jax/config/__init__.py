@@ -3,6 +3,7 @@
 Imports neither JAX nor NumPy.
 """
 
+from daad_jax.config.folders import folder_names
 from daad_jax.config.presets import PRESETS
 from daad_jax.config.schema import (
     Config,

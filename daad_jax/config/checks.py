@@ -120,6 +120,7 @@ def type_name(expected: Any) -> str:
         str: "a string",
         bool: "true or false",
         int | None: "a whole number or None",
+        float | None: "a number or None",
         tuple[int, ...]: "a list of whole numbers",
         tuple[float, ...]: "a list of numbers",
         Literal["auto"] | tuple[float, float]: "'auto' or two numbers (black, white)",

@@ -61,6 +61,18 @@ class DataConfig(Section):
         'name of a category, or "all" to train each in turn; in labelled sets, the class that '
         "counts as normal, by name or number",
     )
+    good: str = option("good", 'source "folder": folders of good pictures, such as "ok,fine"')
+    bad: str = option(
+        "",
+        'source "folder": folders of defective pictures, in the folder "test" or, without one, '
+        'beside the good pictures; "" is every folder in "test" that is not good',
+    )
+    test_fraction: float | None = option(
+        None,
+        'source "folder": fraction of the good training pictures that is tested on instead, drawn '
+        'as the calibration images are; None is 0.2 with `data.bad` and without "test", else 0',
+        or_none(BELOW_ONE),
+    )
     image_size: int = option(
         256, "height and width that images are resized to, in pixels", between(2, _MAX_IMAGE_SIZE)
     )

@@ -1,6 +1,7 @@
 """Checks of a whole config."""
 
-from daad_jax.config.schema import Config
+from daad_jax.config.folders import folder_names
+from daad_jax.config.schema import Config, DataConfig
 from daad_jax.config.settings import check_setting
 from daad_jax.config.text import check_type, fields, get_field
 from daad_jax.errors import ConfigError
@@ -19,6 +20,14 @@ def validate(config: Config) -> None:
         if problem:
             raise ConfigError(f"{path}: {problem}")
     check_setting(config.setting)
+    folder_names(config.data)
+    for name in ("good", "bad", "test_fraction"):
+        default = DataConfig.__dataclass_fields__[name].default
+        if config.data.source != "folder" and getattr(config.data, name) != default:
+            raise ConfigError(
+                f"data.{name}: is for the source 'folder', not for {config.data.source!r}; leave "
+                "it out"
+            )
     config.loss.weights()
     if config.train.steps is None and config.train.epochs is None:
         raise ConfigError("train.steps: None, as is train.epochs; set one of them")

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from daad_jax.config import DataConfig
-from daad_jax.data.dataset import ALL, Dataset, ImageSet, display_name
+from daad_jax.data.dataset import ALL, GOOD, Dataset, ImageSet, display_name
 from daad_jax.data.look import warn_of_pixels
 from daad_jax.data.sources import SOURCES, Source
 from daad_jax.errors import ConfigError, DataError, printable, shown, suggestion, warn
@@ -54,6 +54,12 @@ def load_dataset(config: DataConfig, category: str, cache: Path | None = None) -
 
 def _check_counts(config: DataConfig, dataset: Dataset) -> None:
     held_out = len(dataset.calibration)
+    tested = dataset.test.kinds.count(GOOD)
+    if not len(dataset.train) and not held_out and tested and (config.test_fraction or config.bad):
+        raise DataError(
+            f"data.test_fraction: holds out all {tested} usable normal images of "
+            f"{dataset.category!r}, at least two; add images, or set it to 0"
+        )
     if not len(dataset.train) and held_out:
         raise DataError(
             f"data.calibration_fraction: holds out all {held_out} usable normal images of "

@@ -10,13 +10,17 @@ _NAMED = 5
 
 
 class BadFiles:
-    """The unreadable files of one category. `errors` lists them in the order they were found."""
+    """The unreadable files of one category.
+
+    `errors` lists them in the order they were found. `notes` holds the files that are used, but not
+    as it may seem, by the sentence that says how; ``{}`` in it stands for their number.
+    """
 
     def __init__(self, config: DataConfig) -> None:
         """Takes `on_bad_file` and `max_bad_files` from a config."""
         self._skip, self._limit = config.on_bad_file == "skip", config.max_bad_files
         self.errors: list[BadFileError] = []
-        self._notes: dict[str, list[str]] = {}
+        self.notes: dict[str, list[str]] = {}
 
     def add(self, error: BadFileError) -> None:
         """Records a file that is left out.
@@ -38,11 +42,11 @@ class BadFiles:
 
         It may be called from several threads.
         """
-        self._notes.setdefault(sentence, []).append(place)
+        self.notes.setdefault(sentence, []).append(place)
 
     def warn(self, category: str) -> None:
         """Prints how many files of a category are noted or left out, and the first by name."""
-        for sentence, places in sorted(self._notes.items()):
+        for sentence, places in sorted(self.notes.items()):
             what = sentence.format(len(places))
             warn(f"{printable(category)}: {what}; {printable(min(places))} for example")
         if not self.errors:

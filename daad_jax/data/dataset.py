@@ -97,48 +97,63 @@ def _hash(image: np.ndarray) -> bytes:
     return hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16).digest()
 
 
-def hold_out(count: int, config: DataConfig) -> tuple[np.ndarray, np.ndarray]:
-    """Divides `count` normal images into training and calibration images at random.
+class Split(NamedTuple):
+    """Indices of the parts of the normal images, int and ascending."""
+
+    train: np.ndarray
+    calibration: np.ndarray
+    test: np.ndarray
+
+
+def hold_out(count: int, config: DataConfig) -> Split:
+    """Divides `count` normal images at random into training, calibration and test images.
 
     With ``data.calibration_groups=0`` single images are drawn. With g groups, the images in the
     order of their names are divided into g contiguous groups of equal size (up to one image), and
     whole groups are drawn. This keeps neighbours together, for example frames of one video. At
     least one group stays in training.
 
-    The share `calibration_fraction` is rounded up to whole images or groups. If it is not 0, at
-    least two images are held out where possible. `split_seed` is the seed of the draw. Returns the
-    indices of both parts, ascending. Raises ConfigError if there is only one group.
+    The test images are drawn first, the share `test_fraction` of all images, then the calibration
+    images, the share `calibration_fraction` of the others. A share is rounded up to whole images or
+    groups. If it is not 0, at least two images are held out where possible. `split_seed` is the
+    seed of both draws. Raises ConfigError if there is only one group.
     """
     if config.calibration_groups == 1:
         raise ConfigError(
             "data.calibration_groups: one group cannot be divided; set 0 or at least 2 groups"
         )
-    if config.calibration_fraction == 0:
-        return np.arange(count), np.arange(0)
-    rng = np.random.default_rng(config.split_seed)
-    if config.calibration_groups == 0:
-        size = min(max(_share(count, config), 2), count)
-        chosen = rng.choice(count, size, replace=False)
+    grouped = config.calibration_groups > 0
+    units = np.array_split(np.arange(count), min(config.calibration_groups or count, count) or 1)
+    test, units = _draw(units, config.test_fraction or 0, [config.split_seed, 1], grouped)
+    calibration, units = _draw(units, config.calibration_fraction, config.split_seed, grouped)
+    return Split(*(np.concatenate([np.arange(0), *part]) for part in (units, calibration, test)))
+
+
+_Units = list[np.ndarray]
+
+
+def _draw(
+    units: _Units, fraction: float, seed: int | list[int], grouped: bool
+) -> tuple[_Units, _Units]:
+    """Draws a share of the units: single images or groups. Returns them and the others, in order.
+
+    The share is rounded up. For example 0.07 of 100 is 7, not 8.
+    """
+    number = math.ceil(round(len(units) * fraction, 9))
+    rng = np.random.default_rng(seed)
+    if grouped:
+        order = rng.permutation(len(units))
+        while 0 < number < len(units) and sum(len(units[at]) for at in order[:number]) < 2:
+            number += 1
+        chosen = order[: min(number, len(units) - 1)]
     else:
-        chosen = _draw_groups(count, config, rng)
-    held_out = np.zeros(count, dtype=bool)
-    held_out[chosen] = True
-    return np.flatnonzero(~held_out), np.flatnonzero(held_out)
-
-
-def _draw_groups(count: int, config: DataConfig, rng: np.random.Generator) -> np.ndarray:
-    groups = np.array_split(np.arange(count), max(min(config.calibration_groups, count), 1))
-    order = rng.permutation(len(groups))
-    number = _share(len(groups), config)
-    while number < len(groups) and sum(len(groups[i]) for i in order[:number]) < 2:
-        number += 1
-    number = min(number, len(groups) - 1)
-    return np.concatenate([np.arange(0), *(groups[i] for i in order[:number])])
-
-
-def _share(count: int, config: DataConfig) -> int:
-    """The share of `count` to hold out, rounded up. For example 0.07 of 100 is 7, not 8."""
-    return math.ceil(round(count * config.calibration_fraction, 9))
+        number = min(max(number, 2), len(units)) if number else 0
+        chosen = rng.choice(len(units), number, replace=False)
+    drawn = set(chosen.tolist())
+    return (
+        [unit for at, unit in enumerate(units) if at in drawn],
+        [unit for at, unit in enumerate(units) if at not in drawn],
+    )
 
 
 def display_name(path: str | os.PathLike[str]) -> str:

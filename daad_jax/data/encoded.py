@@ -18,7 +18,7 @@ from daad_jax.data import cache as cache_lib
 from daad_jax.data import containers
 from daad_jax.data import decode as decode_lib
 from daad_jax.data.bad_files import BadFiles
-from daad_jax.data.dataset import ImageSet, hold_out
+from daad_jax.data.dataset import ImageSet, Split
 from daad_jax.data.masks import PackedMask
 from daad_jax.errors import BadFileError, DataError
 from daad_jax.runtime import memory
@@ -71,19 +71,16 @@ class EncodedImages:
 
 
 def load_normal(
-    encoded: EncodedImages, config: DataConfig, cache: Path | None, bad: BadFiles
+    encoded: EncodedImages, split: Split, config: DataConfig, cache: Path | None, bad: BadFiles
 ) -> tuple[ImageSet, ImageSet]:
-    """Draws the calibration images, then decodes and resizes both parts.
+    """Decodes and resizes the training and the calibration images that `hold_out` chose.
 
-    The draw comes first, so that each part is one array and can be memory-mapped. `encoded` holds
-    all normal images of the training split in the order of their names. `cache` and `bad` are as in
-    `load_images`. Returns the training and the calibration images. Raises what `load_images` and
-    `hold_out` raise.
+    Each part is one array, which can be memory-mapped. `encoded` holds all normal images in the
+    order of their names. `cache` and `bad` are as in `load_images`, and so are the errors.
     """
-    train, calibration = hold_out(len(encoded.names), config)
     return (
-        load_images(encoded.take(train), config, cache, bad),
-        load_images(encoded.take(calibration), config, cache, bad),
+        load_images(encoded.take(split.train), config, cache, bad),
+        load_images(encoded.take(split.calibration), config, cache, bad),
     )
 
 
@@ -126,7 +123,7 @@ def _load_in_memory(
     _check_memory(shape, cache)
     pixels = np.empty(shape, np.uint8)
     kept: list[int] = []
-    for index, result in enumerate(_in_threads(decode, shape[0], "decoding")):
+    for index, result in enumerate(in_threads(decode, shape[0], "decoding")):
         if isinstance(result, BadFileError):
             bad.add(result)
         else:
@@ -160,7 +157,7 @@ def _load_mapped(
         return encoded.decode(index, _read_again(encoded, index, digests[index]), config)
 
     def decode_all() -> Iterator[np.ndarray | str]:
-        for result in _in_threads(decode, len(readable), "decoding"):
+        for result in in_threads(decode, len(readable), "decoding"):
             if isinstance(result, BadFileError):
                 bad.add(result)
                 yield result.reason
@@ -181,7 +178,7 @@ def _hash_all(encoded: EncodedImages, bad: BadFiles) -> dict[int, bytes]:
     """Returns a hash of the bytes of each readable image, by index."""
     digests = {}
     count = len(encoded.names)
-    results = _in_threads(lambda index: _hash(_read(encoded, index, bad)), count, "checking")
+    results = in_threads(lambda index: _hash(_read(encoded, index, bad)), count, "checking")
     for index, result in enumerate(results):
         if isinstance(result, BadFileError):
             bad.add(result)
@@ -237,7 +234,7 @@ def _key(digests: Iterable[bytes], config: DataConfig) -> str:
     return total.hexdigest()
 
 
-def _in_threads(
+def in_threads(
     function: Callable[[int], _Result], count: int, description: str
 ) -> Iterator[_Result | BadFileError]:
     """Yields ``function(0)`` to ``function(count - 1)`` in order, with a progress bar.

@@ -9,7 +9,7 @@ import numpy as np
 
 from daad_jax.config import DataConfig
 from daad_jax.data.bad_files import BadFiles
-from daad_jax.data.dataset import ALL, GOOD, Dataset
+from daad_jax.data.dataset import ALL, GOOD, Dataset, hold_out
 from daad_jax.data.encoded import EncodedImages, load_images, load_normal
 from daad_jax.errors import ConfigError, suggestion
 
@@ -64,7 +64,8 @@ class LabelledSource:
         own = train.labels == normal
         train = train._replace(indices=train.indices[own], labels=train.labels[own])
         names = classes, normal, title
-        held_in, calibration = load_normal(_encode("train", train, *names), config, cache, bad)
+        encoded, split = _encode("train", train, *names), hold_out(len(train.labels), config)
+        held_in, calibration = load_normal(encoded, split, config, cache, bad)
         test_set = load_images(_encode("test", test, *names), config, cache, bad)
         bad.warn(classes[normal])
         return Dataset(classes[normal], held_in, test_set, calibration, len(bad.errors))

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import re
 import sys
 import threading
 import warnings
@@ -100,6 +101,31 @@ def picture_size(content: bytes) -> tuple[int, int] | None:
     with contextlib.suppress(Exception):
         image = _open(containers.lean(content))
         return image.size[::-1] if containers.orientation(content) >= 5 else image.size
+    return None
+
+
+class Header(NamedTuple):
+    """What a file says of its picture: width and height when upright, mode and bits per value."""
+
+    size: tuple[int, int]
+    mode: str
+    bits: int
+
+
+def read_header(content: bytes) -> Header | None:
+    """Reads what a file says of its picture without decoding it; None if it cannot be read.
+
+    The mode is Pillow's, such as "L" or "RGB"; all grey of more than 8 bits is "L".
+    """
+    with contextlib.suppress(Exception):
+        image = _open(containers.lean(content))
+        size = image.size[::-1] if containers.orientation(content) >= 5 else image.size
+        is_wide = image.mode.startswith(("I", "F"))
+        bits = {"1": 1, "I": 32, "F": 32}.get(image.mode, 16 if is_wide else 8)
+        if named := re.search(r";(\d+)", _stored(image)):
+            bits = int(named[1])
+        bits = getattr(image, "tag_v2", {}).get(_BITS, (bits,))[0]
+        return Header(size, "L" if is_wide else image.mode, bits)
     return None
 
 

@@ -2,7 +2,6 @@
 
 import csv
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +15,8 @@ from daad_jax.data import Dataset, ImageSet
 from daad_jax.data.dataset import GOOD
 from daad_jax.evaluation import baselines, diagnostics, metrics
 from daad_jax.evaluation.localization import localization_metrics, mask_areas
-from daad_jax.evaluation.pseudo_defects import MIN_SIZE, make_pseudo_defects
+from daad_jax.evaluation.picking import pick_examples
+from daad_jax.evaluation.pseudo_defects import MIN_SIZE, PseudoDefects, make_pseudo_defects
 from daad_jax.models.build import Networks, build_discriminator
 from daad_jax.runtime import sharding, signals
 from daad_jax.runtime.files import replacing, write_json
@@ -58,6 +58,7 @@ class Evaluation(NamedTuple):
         reference: mean maps of normal training images.
         defective: bool ``(n,)``, the decisions for the test images; None without a threshold.
         scorer: the networks, for diagnostics; None if the evaluation was made without networks.
+        pseudo: pseudo-defects to look at, if no test image is defective and some were made.
     """
 
     config: Config
@@ -69,6 +70,20 @@ class Evaluation(NamedTuple):
     reference: Reference | None = None
     defective: np.ndarray | None = None
     scorer: Scorer | None = None
+    pseudo: "PseudoExamples | None" = None
+
+
+class PseudoExamples(NamedTuple):
+    """Pseudo-defects to look at where no test image is defective.
+
+    Of each kind these are the worst, the typical and the best scored. `evaluation` holds their
+    maps, scores and decisions in place of those of test images. `found` is the share of all
+    pseudo-defects of each kind that is called defective.
+    """
+
+    images: ImageSet
+    evaluation: Evaluation
+    found: dict[str, float]
 
 
 def evaluate(
@@ -111,12 +126,13 @@ def evaluate(
         scale: summarize_use(use, len(sample)) | diagnostics.pairwise_cosine(items[scale])
         for scale, use in scorer.memory_use(sample).items()
     }
+    evaluation = Evaluation(
+        config, summary, raw, maps, named, calibration, reference, defective, scorer
+    )
     summary["pseudo"] = None
-    if normal is not None:
-        inputs = calibration_lib.calibrated_inputs(normal, config.score, calibration, reference)
-        if config.data.image_size >= MIN_SIZE:
-            summary["pseudo"] = pseudo_summary(inputs, dataset, scorer)
-    return Evaluation(config, summary, raw, maps, named, calibration, reference, defective, scorer)
+    if normal is None or config.data.image_size < MIN_SIZE:
+        return evaluation
+    return _with_pseudo_defects(evaluation, scorer, normal, dataset)
 
 
 def write_evaluation(folder: Path, evaluation: Evaluation, dataset: Dataset) -> None:
@@ -153,25 +169,68 @@ def evenly_spaced(images: np.ndarray, most: int) -> np.ndarray:
     return images[:: -(-len(images) // most)]
 
 
-def pseudo_summary(
-    evaluated: ScoreInputs, dataset: Dataset, score: Callable[[np.ndarray], RawScores]
-) -> dict[str, Any]:
+def pseudo_summary(good: Named, bad: Named, kinds: list[str]) -> dict[str, Any]:
     """How well scores separate held-out normal images from pseudo-defects, without test images.
 
-    `evaluated` holds the raw scores of the held-out images. Returns ``normal_images`` and
-    ``defects`` (counts), ``by_kind`` (for each kind the image AUROC of each score against all
-    normal images) and ``scores`` (for each score the mean over the kinds).
+    `good` and `bad` are the scores of both by name, and `kinds` the kinds of the pseudo-defects.
+    Returns ``normal_images`` and ``defects`` (counts), ``by_kind`` (for each kind the image AUROC
+    of each score against all normal images) and ``scores`` (for each score the mean over the
+    kinds).
     """
-    defects = make_pseudo_defects(dataset.calibration.images, dataset.train.images)
-    good = compute_scores(evaluated)
-    bad = compute_scores(evaluated._replace(raw=score(defects.images)))
-    count, kinds = len(dataset.calibration), defects.kinds
+    count = len(next(iter(good.values())))
     labels = np.repeat([0, 1], [count, len(kinds)])
     both = {name: np.concatenate([good[name], bad[name]]) for name in good}
     by_kind = _by_kind([GOOD] * count + kinds, labels, both)
     means = {name: float(np.mean([values[name] for values in by_kind.values()])) for name in good}
     counts = {"normal_images": count, "defects": len(kinds)}
     return counts | {"scores": means, "by_kind": by_kind}
+
+
+def _with_pseudo_defects(
+    evaluation: Evaluation, scorer: Scorer, normal: RawScores, dataset: Dataset
+) -> Evaluation:
+    """Adds what is known from pseudo-defects to the summary and, maybe, examples of them."""
+    config, calibration = evaluation.config, evaluation.calibration
+    defects = make_pseudo_defects(dataset.calibration.images, dataset.train.images)
+    raw = scorer(defects.images)
+    good, bad = (
+        compute_scores(
+            calibration_lib.calibrated_inputs(one, config.score, calibration, evaluation.reference)
+        )
+        for one in (normal, raw)
+    )
+    evaluation.summary["pseudo"] = pseudo_summary(good, bad, defects.kinds)
+    if dataset.test.labels.any():
+        return evaluation
+    return evaluation._replace(pseudo=_pseudo_examples(evaluation, defects, raw, bad))
+
+
+def _pseudo_examples(
+    evaluation: Evaluation, defects: PseudoDefects, raw: RawScores, named: Named
+) -> PseudoExamples:
+    config, kinds = evaluation.config, np.array(defects.kinds)
+    defective = calibration_lib.decide(
+        raw, config.score, evaluation.calibration, evaluation.reference
+    )
+    assert defective is not None  # pseudo-defects are made if there is a calibration
+    found = {str(kind): float(np.mean(defective[kinds == kind])) for kind in dict.fromkeys(kinds)}
+    picked = pick_examples(defects.kinds, named[config.score.decision])
+    places = [one.position for one in picked]
+    images = ImageSet(
+        defects.images[places],
+        [f"{kinds[place]} {place}" for place in places],
+        [defects.kinds[place] for place in places],
+        defects.masks[places],
+    )
+    raw = raw._replace(**{k: v[places] for k, v in raw._asdict().items() if v is not None})
+    shown = evaluation._replace(
+        summary=evaluation.summary | {"protocol": "calibrated"},
+        raw=raw,
+        maps=shown_maps(raw, config.score, evaluation.reference),
+        scores={name: values[places] for name, values in named.items()},
+        defective=defective[places],
+    )
+    return PseudoExamples(images, shown, found)
 
 
 def summarize_use(use: MemoryUse, images: int) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """The report's section of example images: input, reconstruction and anomaly map."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 from skimage.measure import find_contours
@@ -9,7 +8,8 @@ from skimage.measure import find_contours
 from daad_jax.data import ImageSet
 from daad_jax.data.dataset import GOOD
 from daad_jax.data.masks import shrink
-from daad_jax.evaluation.evaluate import Evaluation
+from daad_jax.evaluation.evaluate import Evaluation, PseudoExamples
+from daad_jax.evaluation.picking import Example, pick_examples
 from daad_jax.reports import page, plots
 from daad_jax.reports.page import Html, element
 from daad_jax.reports.plots import Scale
@@ -19,50 +19,39 @@ _MOST_KINDS = 24
 _MOST_EXTREMES = 6
 
 
-class Example(NamedTuple):
-    """A test image to show.
-
-    `kind` is its defect type, or "good". `role` says why it is shown: "worst", "typical", "best" or
-    "only one". `position` is its index among the test images.
-    """
-
-    kind: str
-    role: str
-    position: int
-
-
-def pick_examples(kinds: Sequence[str], score: np.ndarray) -> list[Example]:
-    """Picks the worst, typical (median) and best scored image of "good" and of each defect type.
-
-    The worst good image has the highest score, the worst defective image the lowest. `kinds` are
-    the kinds of n images, and `score` is the score that decides, ``(n,)``.
-    """
-    picked = []
-    for kind in sorted(set(kinds), key=lambda kind: (kind != GOOD, kind)):
-        members = np.flatnonzero([name == kind for name in kinds])
-        ranked = members[np.argsort(score[members], kind="stable")]
-        if kind == GOOD:
-            ranked = ranked[::-1]
-        count = len(ranked)
-        roles = {0: "worst", count // 2: "typical", count - 1: "best"}
-        if count == 1:
-            roles = {0: "only one"}
-        picked += [Example(kind, role, int(ranked[place])) for place, role in roles.items()]
-    return picked
-
-
 def extreme_positions(picked: Sequence[Example]) -> list[int]:
     """The positions of the first few images that are not typical."""
     return [one.position for one in picked if one.role != "typical"][:_MOST_EXTREMES]
 
 
-def section(evaluation: Evaluation, test: ImageSet, picked: Sequence[Example]) -> Html:
-    """Renders the section for the images that `pick_examples` returned."""
+def pseudo_section(shown: PseudoExamples) -> Html:
+    """Renders the section of pseudo-defects, which stands in for defective test images."""
+    found = ", ".join(f"{kind} {100 * share:.0f} %" for kind, share in shown.found.items())
+    note = (
+        "There are no defective test images. These defects are artificial, put into held-out "
+        f"normal images. The share of them that is found, that is called defective: {found}. "
+    )
+    kinds, score = shown.images.kinds, shown.evaluation.scores[shown.evaluation.summary["decision"]]
+    picked = pick_examples(kinds, score)
+    return section(shown.evaluation, shown.images, picked, "Artificial defects", note)
+
+
+def section(
+    evaluation: Evaluation,
+    test: ImageSet,
+    picked: Sequence[Example],
+    title: str = "Examples",
+    begin: str = "",
+) -> Html:
+    """Renders the section for the images that `pick_examples` returned.
+
+    `begin` is put before the note that explains the images.
+    """
     scale = plots.color_scale(evaluation.maps)
     label = score_label(evaluation.summary["decision"], evaluation.summary["protocol"])
     note = (
-        f"The worst, typical (median) and best image of each kind, ranked by {label}. The worst "
-        "good image has the highest score, the worst defective image the lowest."
+        f"{begin}The worst, typical (median) and best image of each kind, ranked by {label}. The "
+        "worst good image has the highest score, the worst defective image the lowest."
     )
     if test.masks is not None:
         note += " The line on a map is the outline of the mask."
@@ -78,7 +67,7 @@ def section(evaluation: Evaluation, test: ImageSet, picked: Sequence[Example]) -
         parts += [element("h3", kind), page.group("examples", cards)]
     if len(kinds) > _MOST_KINDS:
         parts.append(page.note(f"The first {_MOST_KINDS} of {len(kinds)} kinds are shown."))
-    return page.section("Examples", *parts)
+    return page.section(title, *parts)
 
 
 def _card(evaluation: Evaluation, test: ImageSet, example: Example, scale: Scale) -> Html:

@@ -12,6 +12,7 @@ from daad_jax.config import Config
 from daad_jax.data import Dataset
 from daad_jax.evaluation.baselines import best_baseline
 from daad_jax.evaluation.evaluate import Evaluation
+from daad_jax.evaluation.picking import pick_examples
 from daad_jax.reports import curves, detection, examples, localization, memory, page, text
 from daad_jax.reports.page import Html, element
 from daad_jax.runtime.files import replacing
@@ -28,12 +29,13 @@ def write_report(folder: Path, evaluation: Evaluation, dataset: Dataset) -> Path
     """
     summary, columns, test = evaluation.summary, read_metrics(folder), dataset.test
     deciding = evaluation.scores.get(summary["decision"], evaluation.raw.reconstruction_score)
-    picked = examples.pick_examples(test.kinds, deciding)
+    picked = pick_examples(test.kinds, deciding)
     body = [
         _headline(summary),
         detection.section(evaluation, test),
         localization.section(evaluation, test),
         examples.section(evaluation, test, picked) if picked else Html(""),
+        examples.pseudo_section(evaluation.pseudo) if evaluation.pseudo else Html(""),
         curves.training_section(columns),
         curves.memory_section(summary["memory"], columns, "test" if len(test) else "training"),
         memory.section(evaluation, dataset, examples.extreme_positions(picked)),

@@ -69,6 +69,17 @@ img { max-width: 100%; }
 .tile path { fill: none; stroke: #22d3ee; stroke-width: 1.5; vector-effect: non-scaling-stroke; }
 .tiles span { display: block; color: var(--quiet); font-size: 0.6875rem; line-height: 1.5; }
 figcaption b { color: var(--text); font-weight: 600; }
+ul { margin: 0.5rem 0; padding-left: 1.2rem; max-width: 46rem; }
+li { margin: 0.35rem 0; }
+pre { background: var(--panel); border-radius: 0.5rem; padding: 0.75rem 0.9rem; margin: 0.75rem 0;
+  font: 0.875rem/1.5 ui-monospace, Consolas, Menlo, monospace; white-space: pre-wrap; }
+pre span { display: inline-block; max-width: 100%; }
+.verdict { font-size: 1.15rem; margin: 0.75rem 0 0; }
+.sheet { display: grid; gap: 0.6rem; align-items: end;
+  grid-template-columns: repeat(auto-fill, minmax(6.5rem, 1fr)); }
+.sheet img { display: block; width: 100%; border-radius: 0.2rem;
+  outline: 1px solid var(--rule); }
+.sheet figcaption { font-size: 0.6875rem; line-height: 1.35; }
 details { margin-top: 2.75rem; border-top: 1px solid var(--rule); padding-top: 0.75rem; }
 summary { font-size: 1.2rem; font-weight: 700; cursor: pointer; }
 details table { margin-top: 0.75rem; }

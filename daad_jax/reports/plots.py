@@ -147,12 +147,23 @@ def score_histogram(
     `labels` is int ``(n,)``, 1 for defective, and `scores` is float ``(n,)``. `name` is the label
     of the axis. The threshold is drawn as a dashed line.
     """
+    kinds = {kind: scores[labels == label] for label, kind in enumerate((GOOD, "defective"))}
+    return histogram(kinds, name=name, threshold=threshold)
+
+
+@_styled
+def histogram(
+    groups: Mapping[str, np.ndarray], *, name: str, threshold: float | None = None
+) -> Figure:
+    """Draws histograms of values of several groups, each as a share of its group.
+
+    `groups` maps the name of each group to float ``(n,)``. The rest is as in `score_histogram`.
+    """
     figure, axes = _one_plot()
-    bins = _bins(scores, axes)
-    for label, kind in enumerate((GOOD, "defective")):
-        values = scores[labels == label]
+    bins = _bins(np.concatenate(list(groups.values())), axes)
+    for color, (kind, values) in zip(_COLORS, groups.items(), strict=False):
         share = np.full(len(values), 1 / max(len(values), 1))
-        options: dict[str, Any] = {"bins": bins, "weights": share, "color": _COLORS[label]}
+        options: dict[str, Any] = {"bins": bins, "weights": share, "color": color}
         axes.hist(values, histtype="stepfilled", alpha=0.3, **options)
         axes.hist(values, histtype="step", label=f"{kind} ({len(values)})", **options)
     if threshold is not None:

@@ -17,7 +17,7 @@ def evaluation_table(result: dict[str, Any]) -> str:
         f"{result['test_good']} good and {result['test_defective']} defective test images"
     )
     graded = has_auroc(result)
-    lines = [title, *([_align(score_rows(result))] if graded else [])]
+    lines = [title, *([align(score_rows(result))] if graded else [])]
     if result["pixel_auroc"] is not None:
         relative = result["pixel_auroc_relative"]
         lines.append(
@@ -40,7 +40,7 @@ def evaluation_table(result: dict[str, Any]) -> str:
             for name, value in result["pseudo"]["scores"].items()
         )
         lines.append(f"pseudo-defects (no test image used): {values}")
-    return "\n".join([*lines, *([_align(control_rows(result))] if graded else [])])
+    return "\n".join([*lines, *([align(control_rows(result))] if graded else [])])
 
 
 def has_auroc(result: dict[str, Any]) -> bool:
@@ -86,7 +86,7 @@ def summary_table(results: Sequence[dict[str, Any]]) -> str:
 
     The best control is the baseline with the highest AUROC, picked by the test labels.
     """
-    return _align(summary_rows(results))
+    return align(summary_rows(results))
 
 
 def summary_rows(results: Sequence[dict[str, Any]]) -> list[list[str]]:
@@ -121,7 +121,8 @@ def _number(value: float) -> str:
     return "-" if np.isnan(value) else f"{value:.4f}"
 
 
-def _align(rows: list[list[str]]) -> str:
+def align(rows: list[list[str]]) -> str:
+    """Renders the cells of a table, a header first, with aligned columns."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()

@@ -10,7 +10,7 @@ from PIL import Image
 
 from daad_jax.cli import main
 from daad_jax.cli.train import parse_train_flags
-from daad_jax.data.sources.folder import PAPER_CATEGORIES
+from daad_jax.data.sources.layout import PAPER_CATEGORIES
 from daad_jax.errors import ConfigError
 from tests.data.test_folder import make_category
 

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from daad_jax.cli.train import parse_train_flags
-from daad_jax.errors import ConfigError
+from daad_jax.errors import ConfigError, UserError
+from tests.data.test_folder import make_category
 
 FILE = """
 from daad_jax import config
@@ -116,3 +117,31 @@ def test_home_is_expanded_in_folders(monkeypatch):
     monkeypatch.setenv("HOME", "/elsewhere")
     given = parse("--workdir=~/runs", "--config.data.root=~/parts")
     assert (given.workdir, given.config.data.root) == (Path("/elsewhere/runs"), "/elsewhere/parts")
+
+
+def test_a_folder_stands_for_the_preset_folder_and_names_the_workdir(empty_folder):
+    make_category(empty_folder / "my parts")
+    given = parse("my parts/nut", "--config.train.steps=5")
+    assert (given.config.data.source, given.config.setting) == ("folder", "daad_plus")
+    assert (given.config.data.root, given.config.data.category) == ("my parts/nut", "")
+    assert given.config.train.steps == 5
+    assert given.workdir == Path("runs/nut")
+    given = parse("--config=folder:daad", "my parts/")
+    assert (given.config.data.category, given.config.setting) == ("all", "daad")
+    assert given.workdir == Path("runs/my parts")
+    assert parse("my parts", "--config.data.category=nut").workdir == Path("runs/my parts-nut")
+    assert parse("my parts", "--workdir=w").workdir == Path("w")
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["a"], r"^data\.root: a is not a folder"),
+        (["a", "b"], r"^b: not understood"),
+        (["a", "--config.data.root=b"], r"^data\.root: the folder is given already, as 'a'"),
+        (["a", "--config=mnist"], r"^--config: mnist does not take a folder such as 'a'"),
+    ],
+)
+def test_a_folder_that_cannot_be_meant_is_one_line(flags, message):
+    with pytest.raises(UserError, match=message):
+        parse(*flags)

@@ -12,7 +12,7 @@ from tests.data.test_folder import config_for, make_category, write
 
 def draw(count, fraction, groups=0, seed=0):
     config = DataConfig(calibration_fraction=fraction, calibration_groups=groups, split_seed=seed)
-    train, calibration = hold_out(count, config)
+    train, calibration, _ = hold_out(count, config)
     assert sorted([*train, *calibration]) == list(range(count))
     assert (np.diff(train) > 0).all()
     assert (np.diff(calibration) > 0).all()

@@ -12,15 +12,14 @@ from sklearn.metrics import roc_auc_score
 import daad_jax
 from daad_jax.config import ScoreConfig
 from daad_jax.errors import CheckpointError, ConfigError, DataError
-from daad_jax.evaluation import evaluate
 from daad_jax.evaluation.evaluate import count_masks, pseudo_summary, write_evaluation
 from daad_jax.evaluation.localization import localization_metrics
-from daad_jax.evaluation.pseudo_defects import PseudoDefects, make_pseudo_defects
+from daad_jax.evaluation.pseudo_defects import make_pseudo_defects
 from daad_jax.reports import html as html_report
 from daad_jax.reports import text as report
 from daad_jax.runtime import sharding
 from daad_jax.scoring import calibration, scores
-from daad_jax.scoring.scores import RawScores, Score, ScoreInputs
+from daad_jax.scoring.scores import Score
 from daad_jax.train.state import restore_state
 from daad_jax.workdir.run import load_config
 from tests.conftest import tiny_config, tiny_dataset
@@ -188,22 +187,10 @@ def test_pseudo_defects_are_scored_against_the_held_out_images(run):
         assert pseudo["scores"][name] == pytest.approx(mean)
 
 
-def test_pseudo_defects_by_a_scorer_made_by_hand(run, monkeypatch):
-    def raw(values):
-        empty = np.zeros(0)
-        return RawScores(np.array(values), None, empty, None, empty, empty)
-
-    def compute(inputs):
-        scored = inputs.raw.reconstruction_score
-        return {"R": scored, "A": -scored}
-
-    _, _, dataset, _ = run
-    dataset = dataclasses.replace(dataset, calibration=dataset.calibration.take(slice(2)))
-    defects = PseudoDefects(np.zeros(4), None, ["scar", "patch", "scar", "patch"])
-    monkeypatch.setattr(evaluate, "make_pseudo_defects", lambda *images: defects)
-    monkeypatch.setattr(evaluate, "compute_scores", compute)
-    inputs = ScoreInputs(raw([1.0, 2.0]), ScoreConfig(), {}, "calibrated", None)
-    found = pseudo_summary(inputs, dataset, lambda _: raw([3.0, 1.5, 3.0, 0.5]))
+def test_pseudo_defects_with_scores_made_by_hand():
+    good, bad = np.array([1.0, 2.0]), np.array([3.0, 1.5, 3.0, 0.5])
+    kinds = ["scar", "patch", "scar", "patch"]
+    found = pseudo_summary({"R": good, "A": -good}, {"R": bad, "A": -bad}, kinds)
     assert found == {
         "normal_images": 2,
         "defects": 4,

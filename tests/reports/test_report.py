@@ -17,6 +17,7 @@ from daad_jax.errors import printable
 from daad_jax.evaluation import evaluate as evaluation
 from daad_jax.evaluation import metrics
 from daad_jax.evaluation.evaluate import Evaluation
+from daad_jax.evaluation.picking import pick_examples
 from daad_jax.reports import examples, plots
 from daad_jax.reports import html as html_report
 from daad_jax.reports import text as report
@@ -332,7 +333,7 @@ def test_report_of_settings_without_some_parts(tmp_path, setting):
 def test_examples_are_worst_typical_and_best():
     kinds = ["good"] * 5 + ["dent"] * 3 + ["a"] * 2 + ["z"]
     scores = np.array([5, 1, 2, 3, 4, 30, 10, 20, 8, 9, 7.0])
-    picked = examples.pick_examples(kinds, scores)
+    picked = pick_examples(kinds, scores)
     assert [tuple(example) for example in picked] == [
         ("good", "worst", 0),
         ("good", "typical", 3),
