@@ -34,7 +34,7 @@ def decode_mask(
     content: bytes,
     name: str,
     *,
-    size: int,
+    size: tuple[int, int],
     picture: tuple[int, int] | None = None,
     note: Note | None = None,
 ) -> np.ndarray:
@@ -51,7 +51,7 @@ def decode_mask(
         note: called with a sentence and `name` for what a user should know of.
 
     Returns:
-        Bool ``(size, size)``, see `shrink`.
+        Bool of that size, see `shrink`.
 
     Raises:
         BadFileError: if the bytes are not a complete image, or it has another size.
@@ -76,19 +76,19 @@ def decode_mask(
     return shrink(np.asarray(upright).astype(bool), size)
 
 
-def shrink(defective: np.ndarray, size: int) -> np.ndarray:
-    """Resizes a mask, bool ``(H, W)``, to ``(size, size)``.
+def shrink(defective: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resizes a mask, bool ``(H, W)``, to the height and width `size`.
 
     A new pixel is defective if at least half of it is. A defect, that is pixels that touch, of
     which that leaves nothing keeps the pixels that it covers most: those with at least half of its
     largest share.
     """
     image = Image.fromarray(defective.astype(np.uint8) * 255)
-    result = np.array(image.resize((size, size), Image.Resampling.BOX)) >= 128
+    result = np.array(image.resize(size[::-1], Image.Resampling.BOX)) >= 128
     defects, count = ndimage.label(defective, np.ones((3, 3)))
     rows, columns = np.nonzero(defective)
     height, width = defective.shape
-    places = rows * size // height * size + columns * size // width
+    places = rows * size[0] // height * size[1] + columns * size[1] // width
     pairs, shares = np.unique(
         np.stack([defects[rows, columns], places]), axis=1, return_counts=True
     )

@@ -25,6 +25,7 @@ from daad_jax.data import masks as mask_lib
 from daad_jax.data.bad_files import BadFiles
 from daad_jax.data.dataset import ALL, GOOD, Dataset, display_name
 from daad_jax.data.encoded import EncodedImages, load_images, load_normal
+from daad_jax.data.frame import picture_box
 from daad_jax.data.paths import (
     Tree,
     find,
@@ -77,7 +78,7 @@ def load(config: DataConfig, category: str, cache: Path | None) -> Dataset:
     category = _plain(category)
     found = _list_images(config, category, bad)
     train, calibration = load_normal(_encode(found.folder, found.normal), config, cache, bad)
-    masked, masks = _load_masks(found.test, config.image_size, bad)
+    masked, masks = _load_masks(found.test, config, bad)
     test = load_images(_encode(found.tested, masked, masks), config, cache, bad)
     name = display_name(category or found.folder.resolve().name)
     bad.warn(name)
@@ -220,25 +221,27 @@ def _mask_name(folder: Path, names: dict[tuple[str, str], str], file: Path) -> s
 
 
 def _load_masks(
-    listed: list[_Listed], size: int, bad: BadFiles
+    listed: list[_Listed], config: DataConfig, bad: BadFiles
 ) -> tuple[list[_Listed], np.ndarray | None]:
     """Decodes the masks. A normal image gets an empty one.
 
-    Returns the images without those whose mask cannot be used, and the masks, bool
-    ``(n, size, size)``, or None if no image has one.
+    Returns the images without those whose mask cannot be used, and the masks, bool ``(n, H, W)``,
+    or None if no image has one.
     """
     if all(entry.mask is None for entry in listed):
         return listed, None
-    masks = np.zeros((len(listed), size, size), dtype=bool)
+    masks = np.zeros((len(listed), *config.picture_size), dtype=bool)
     kept: list[_Listed] = []
     for entry in listed:
         with bad.collecting():
             if entry.mask is not None:
-                masks[len(kept)] = mask_lib.decode_mask(
+                picture = _picture_size(entry.file)
+                box = picture_box((picture or config.picture_size)[::-1], config)
+                masks[len(kept)][box.region] = mask_lib.decode_mask(
                     decode.read_bytes(entry.mask),
                     str(entry.mask),
-                    size=size,
-                    picture=_picture_size(entry.file),
+                    size=(box.height, box.width),
+                    picture=picture,
                     note=bad.note,
                 )
             kept.append(entry)
