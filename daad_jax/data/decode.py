@@ -61,8 +61,8 @@ def decode_image(content: bytes, name: str, config: DataConfig) -> np.ndarray:
 def equalize_brightness(pixels: np.ndarray) -> np.ndarray:
     """Divides an image by its mean and multiplies it by 127.5.
 
-    `pixels` and the result are uint8 ``(H, W, C)``, or ``(n, C)`` of chosen pixels. Values above 255 are clipped, and a black image
-    stays black.
+    `pixels` and the result are uint8 ``(H, W, C)``, or ``(n, C)`` of chosen pixels. Values above
+    255 are clipped, and a black image stays black.
     """
     mean = float(np.mean(pixels, dtype=np.float64))
     return np.clip(np.rint(pixels * (127.5 / max(mean, 1e-6))), 0, 255).astype(np.uint8)
@@ -113,7 +113,7 @@ def _mode(config: DataConfig) -> str:
 def _place(image: Image.Image, config: DataConfig) -> np.ndarray:
     """Resizes an image of mode "L" or "RGB" into its frame.
 
-    Pixels that do not count get the mean colour of the others, so nothing depends on what was there.
+    Pixels that do not count get the mean colour of the others: nothing depends on what was there.
     """
     picture = image.height, image.width
     box = frame.picture_box(picture, config)

@@ -63,7 +63,8 @@ class EncodedImages:
         """Decodes and resizes one image.
 
         `content` is what `read` returned for `index`. Returns uint8 of the shape
-        `daad_jax.data.frame.input_shape`. Raises BadFileError, which names the image, if the bytes are not a complete image.
+        `daad_jax.data.frame.input_shape`. Raises BadFileError, which names the image, if the bytes
+        are not a complete image.
         """
         if isinstance(content, bytes):
             return decode_lib.decode_image(content, self.places[index], config)

@@ -44,7 +44,7 @@ def input_shape(config: DataConfig) -> tuple[int, int, int]:
 def picture_box(picture: tuple[int, int], config: DataConfig) -> Box:
     """Where a picture of some height and width lies in the frame.
 
-    It fills the frame, or with ``data.fit="pad"`` as much as its aspect ratio allows, in the middle.
+    It fills the frame or, with ``data.fit="pad"``, as much as its aspect ratio allows, centred.
     """
     height, width = config.picture_size
     if config.fit == "stretch":

@@ -29,7 +29,7 @@ def blob_field(size: Size, area_range: tuple[float, float], rng: np.random.Gener
 
 
 def curve(start: np.ndarray, end: np.ndarray, bow: np.ndarray, size: int) -> np.ndarray:
-    """Returns points on a curved line in an image whose longer side has `size` pixels.
+    """Returns points on a curved line no longer than `size` pixels.
 
     `start` and `end` are row and column of its ends, float ``(2,)``. `bow` is the offset of its
     middle from the straight line in pixels, float ``(2,)``. Returns rows and columns, float

@@ -12,9 +12,9 @@ from daad_jax.config import DataConfig
 class Tiling(NamedTuple):
     """The tiles of a picture, row by row; hashable.
 
-    `tile` is the height and width of a tile. `rows` and `columns` are the top and left edges, evenly
-    spaced from one border of the picture to the other. `overlap` are the rows and columns that
-    neighbours share at least.
+    `tile` is the height and width of a tile. `rows` and `columns` are the top and left edges,
+    evenly spaced from one border of the picture to the other. `overlap` are the rows and columns
+    that neighbours share at least.
     """
 
     tile: tuple[int, int]
@@ -30,8 +30,8 @@ class Tiling(NamedTuple):
     def blend(self, maps: np.ndarray) -> np.ndarray:
         """Puts maps ``(t, h, w, ...)`` of the tiles of one picture together: ``(H, W, ...)``.
 
-        Where tiles overlap, the result is their weighted mean. The weight falls linearly towards the
-        edge of a tile, so there is no seam.
+        Where tiles overlap, the result is their weighted mean. The weight falls linearly towards
+        the edge of a tile, so there is no seam.
         """
         edges = zip((self.rows, self.columns), self.tile, strict=True)
         shape = [places[-1] + side for places, side in edges]

@@ -13,6 +13,7 @@ from scipy.special import entr
 from daad_jax.config import Config
 from daad_jax.data import Dataset, ImageSet
 from daad_jax.data.dataset import GOOD
+from daad_jax.data.tiles import Tiles, tiling
 from daad_jax.evaluation import baselines, diagnostics, metrics
 from daad_jax.evaluation.pseudo_defects import MIN_SIZE, make_pseudo_defects
 from daad_jax.models.build import Networks, build_discriminator
@@ -27,6 +28,7 @@ from daad_jax.scoring.scores import RawScores, Reference, ScoreInputs, compute_s
 EVALUATION_FILE = "evaluation.json"
 SCORES_FILE = "scores.csv"
 _SAMPLE = 256  # number of images for the reference maps and for the use of the memories
+_SAMPLE_PIXELS = 1 << 25  # at most, of all of them: 256 images of 362 px
 
 Named = dict[str, np.ndarray]
 
@@ -81,11 +83,9 @@ def evaluate(
     """
     mesh = mesh or sharding.make_mesh(jax.local_devices())
     scorer = Scorer(networks, variables, config, mesh)
-    raw = scorer(dataset.test.images)
-    normal = scorer(dataset.calibration.images) if len(dataset.calibration) else None
-    reference = calibration_lib.fit_reference(
-        scorer(evenly_spaced(dataset.train.images, _SAMPLE)), step
-    )
+    raw = scorer(dataset.test.inputs)
+    normal = scorer(dataset.calibration.inputs) if len(dataset.calibration) else None
+    reference = calibration_lib.fit_reference(scorer(_sample(dataset.train)), step)
     calibration = None
     if normal is not None:
         calibration = calibration_lib.calibrate(normal, step, config.score, reference)
@@ -96,7 +96,7 @@ def evaluate(
     relative = scores_lib.relative_map(raw.anomaly_map, reference.anomaly_map)
     summary["pixel_auroc_relative"] = _pixel_auroc(dataset, relative)
     used = dataset.test if len(dataset.test) else dataset.train
-    sample, items = evenly_spaced(used.images, _SAMPLE), diagnostics.memory_items(scorer)
+    sample, items = _sample(used), diagnostics.memory_items(scorer)
     summary["memory"] = {
         scale: summarize_use(use, len(sample)) | diagnostics.pairwise_cosine(items[scale])
         for scale, use in scorer.memory_use(sample).items()
@@ -104,7 +104,7 @@ def evaluate(
     summary["pseudo"] = None
     if normal is not None:
         inputs = calibration_lib.calibrated_inputs(normal, config.score, calibration, reference)
-        if config.data.image_size >= MIN_SIZE:
+        if min(config.data.picture_size) >= MIN_SIZE:
             summary["pseudo"] = pseudo_summary(inputs, dataset, scorer)
     return Evaluation(config, summary, raw, named, calibration, reference, defective, scorer)
 
@@ -138,9 +138,15 @@ def write_scores(path: Path, dataset: Dataset, named: Named, defective: np.ndarr
         writer.writerows(zip(*columns.values(), strict=True))
 
 
-def evenly_spaced(images: np.ndarray, most: int) -> np.ndarray:
+def evenly_spaced(images: np.ndarray | Tiles, most: int) -> np.ndarray:
     """At most `most` of the images, evenly spaced."""
     return images[:: -(-len(images) // most)]
+
+
+def _sample(images: ImageSet) -> np.ndarray:
+    """A sample of a set for what is averaged over it, fewer images if they are large."""
+    pixels = int(np.prod(images.inputs.shape[1:3]))
+    return evenly_spaced(images.inputs, max(1, min(_SAMPLE, _SAMPLE_PIXELS // pixels)))
 
 
 def pseudo_summary(
@@ -152,7 +158,7 @@ def pseudo_summary(
     ``defects`` (counts), ``by_kind`` (for each kind the image AUROC of each score against all
     normal images) and ``scores`` (for each score the mean over the kinds).
     """
-    defects = make_pseudo_defects(dataset.calibration.images, dataset.train.images)
+    defects = make_pseudo_defects(dataset.calibration.inputs, dataset.train.images)
     good = compute_scores(evaluated)
     bad = compute_scores(evaluated._replace(raw=score(defects.images)))
     count, kinds = len(dataset.calibration), defects.kinds
@@ -203,7 +209,9 @@ def _test_scores(
 
 
 def _pixel_auroc(dataset: Dataset, maps: np.ndarray) -> float | None:
-    masks = dataset.test.masks
+    masks, valid = dataset.test.masks, dataset.test.valid
+    if masks is not None and valid is not None:
+        masks, maps = masks[valid], maps[valid]
     return None if masks is None else metrics.pixel_auroc(masks, maps)
 
 
@@ -240,7 +248,11 @@ def _summary(
         "threshold": None if calibration is None else calibration.threshold,
         "made_with": _made_with(config),
         "controls": baselines.evaluate_baselines(
-            dataset.train, test, build_discriminator(config), raw.reconstruction
+            dataset.train,
+            test,
+            build_discriminator(config),
+            raw.reconstruction,
+            tiling(config.data),
         )
         if graded
         else {},

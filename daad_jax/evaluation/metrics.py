@@ -122,7 +122,7 @@ def _resamplings(
 def pixel_auroc(masks: np.ndarray, maps: np.ndarray) -> float | None:
     """AUROC over all pixels of all images, or None if no pixel or every pixel is defective.
 
-    `masks` is bool ``(n, H, W)`` and `maps` is float ``(n, H, W)``.
+    `masks` is bool ``(n, H, W)`` and `maps` is float ``(n, H, W)``, or ``(k,)`` for chosen pixels.
     """
     flat = masks.reshape(-1)
     if flat.all() or not flat.any():

@@ -8,7 +8,7 @@ import numpy as np
 def cell_shares(valid: jax.Array, size: tuple[int, int]) -> jax.Array:
     """The share of each cell of a map that counts.
 
-    `valid` is ``(B, H, W, 1)``, 1.0 where a pixel counts and 0.0 elsewhere, and `size` ``(h, w)`` is
+    `valid` is ``(B, H, W, 1)``, 1.0 where a pixel counts and 0.0 elsewhere. `size` ``(h, w)`` is
     that of the map. Returns ``(B, h, w, 1)`` in [0, 1].
     """
     if valid.shape[1:3] == size:

@@ -100,8 +100,9 @@ def memory_use(
 ) -> dict[str, MemoryUse]:
     """Sums up how one batch ``(B, H, W, C)`` in [-1, 1] reads each memory; pure, to be jitted.
 
-    Blocks of pixels that do not count are read like others. `counted` ``(B,)`` is 1.0 for a real image and 0.0 for padding. Returns a `MemoryUse` for each
-    scale with a memory, by name.
+    Blocks of pixels that do not count are read like others. `counted` ``(B,)`` is 1.0 for a real
+    image and 0.0 for padding of the batch. Returns a `MemoryUse` for each scale with a memory, by
+    name.
     """
     generator = cast(Any, networks.generator)
     colours, _ = split_valid(images)
@@ -145,10 +146,7 @@ class Scorer:
         which names the first image with a score or map that is not finite.
         """
         tiles = self.cut(images)
-        if isinstance(tiles, Tiles):
-            joined = self._score_tiles(tiles)
-        else:
-            joined = self._score_all(images)
+        joined = self._score_tiles(tiles) if isinstance(tiles, Tiles) else self._score_all(tiles)
         _check_finite(joined)
         alignment = joined.get("alignment_score")
         colours, valid = split_valid(images)
@@ -218,14 +216,14 @@ def _blended(scored: dict[str, np.ndarray], tiles: Tiles) -> dict[str, np.ndarra
     """
     valid = split_valid(tiles[:])[1]
     counts = None if valid is None else (valid > 0).mean(axis=(1, 2, 3))
-    result = {}
+    result: dict[str, np.ndarray] = {}
     for name, values in scored.items():
         if name == "feature_map":
             for axis, side in enumerate(tiles.tiling.tile, 1):
                 cells = np.arange(side) * values.shape[axis] // side
                 values = np.take(values, cells, axis)
         if values.ndim == 1:
-            result[name] = np.average(values.astype(np.float64), weights=counts)
+            result[name] = np.asarray(np.average(values.astype(np.float64), weights=counts))
         else:
             result[name] = tiles.tiling.blend(values)
     return result

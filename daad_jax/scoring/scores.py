@@ -194,9 +194,9 @@ def anomaly_map(
 ) -> jax.Array:
     """The smoothed `squared_map` of images ``(B, H, W, C)`` in [-1, 1]. Not in the paper.
 
-    `blur` holds the `blur_matrix` of the height and of the width. With `valid` ``(B, H, W, 1)``, 1.0 where a pixel counts and 0.0
-    elsewhere, smoothing is a mean over what counts, and the map is 0 elsewhere. Returns
-    ``(B, H, W)`` in [0, 4].
+    `blur` holds the `blur_matrix` of the height and of the width. With `valid` ``(B, H, W, 1)``,
+    1.0 where a pixel counts and 0.0 elsewhere, smoothing is a mean over what counts, and the map is
+    0 elsewhere. Returns ``(B, H, W)`` in [0, 4].
     """
 
     def smooth(values: jax.Array) -> jax.Array:

@@ -122,13 +122,12 @@ def _gathered(
     images: np.ndarray | Tiles, order: BatchOrder, mesh: Mesh
 ) -> Callable[[int], jax.Array]:
     """Places the images whole on every device, and gathers batches there."""
-    tiles = images if isinstance(images, Tiles) else None
-    held = sharding.place_whole(images if tiles is None else tiles.images, mesh)
-    gather = _gather(mesh, tiles and tiles.tiling.tile)
+    held = sharding.place_whole(images.images if isinstance(images, Tiles) else images, mesh)
+    gather = _gather(mesh, images.tiling.tile if isinstance(images, Tiles) else None)
 
     def read(step: int) -> jax.Array:
         indices = order.indices(step).astype(np.int32)
-        places = indices if tiles is None else tiles.places(indices)
+        places = images.places(indices) if isinstance(images, Tiles) else indices
         placed = sharding.place_batch(places.shape, places.__getitem__, mesh)
         return gather(held, placed)
 

@@ -25,8 +25,8 @@ class StepOutputs(NamedTuple):
         features_fake: f_D(x_hat), ``(B, h, w, c)``; None without a discriminator.
         logits_real: the discriminator's logits of the images, ``(B,)``; None without one.
         logits_fake: the discriminator's logits of the reconstructions, ``(B,)``; None without one.
-        valid: ``(B, H, W, 1)``, 1.0 where a pixel counts and 0.0 elsewhere, where the reconstruction
-            is the image; None if all pixels count.
+        valid: ``(B, H, W, 1)``, 1.0 where a pixel counts and 0.0 elsewhere; there the
+            reconstruction is the image. None if all pixels count.
         addressing: weighted sum of the losses of the addressing rules, a scalar; None if no rule
             has a loss.
     """

@@ -84,8 +84,9 @@ def init_state(
     """Makes the state at step 0. Pure: it can be jitted, sharded and shape-evaluated.
 
     The memory items are scaled to the queries of the training images ``(B, H, W, C)`` in [-1, 1],
-    perhaps with the channel of `daad_jax.data.dataset.split_valid`, which is not used. Running means are 0 and running variances 1. With `average` the state holds a running average of
-    the variables.
+    perhaps with the channel of `daad_jax.data.dataset.split_valid`, which is not used. Running
+    means are 0 and running variances 1. With `average` the state holds a running average of the
+    variables.
     """
     images, _ = split_valid(images)
     generator_key, discriminator_key = jax.random.split(key)

@@ -95,7 +95,8 @@ def make_train_step(
 
     Returns a pure function ``train_step(state, images, key) -> StepResult``. The images are uint8
     ``(B, H, W, C)`` in 0 to 255, perhaps with the channel of `daad_jax.data.dataset.split_valid`:
-    pixels that do not count then have no part in the losses. The key is the run's; the step is folded into it.
+    pixels that do not count then have no part in the losses. The key is the run's; the step is
+    folded into it.
     """
 
     def train_step(state: TrainState, images: jax.Array, key: jax.Array) -> StepResult:

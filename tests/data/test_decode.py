@@ -107,7 +107,7 @@ def test_colours_that_cannot_be_converted_are_named(monkeypatch):
         decode(encode(Image.fromarray(GREY)))
     monkeypatch.setattr(masks, "to_mode", refuse)
     with pytest.raises(BadFileError, match=message):
-        masks.decode_mask(encode(Image.fromarray(GREY)), "x.png", size=8)
+        masks.decode_mask(encode(Image.fromarray(GREY)), "x.png", size=(8, 8))
 
 
 def test_too_little_memory_is_not_taken_for_a_damaged_file(monkeypatch):

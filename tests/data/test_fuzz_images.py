@@ -113,7 +113,7 @@ def assert_pixels_or_one_line(case):
         config = DataConfig(image_size=4, channels=channels, brightness="equal")
         pixels = pixels_or_line(functools.partial(decode_image, content, "x\ny.png", config))
         assert pixels is None or (pixels.shape, pixels.dtype) == ((4, 4, channels), np.uint8)
-    mask = pixels_or_line(lambda: decode_mask(content, "x\ny.png", size=4))
+    mask = pixels_or_line(lambda: decode_mask(content, "x\ny.png", size=(4, 4)))
     assert mask is None or (mask.shape, mask.dtype) == ((4, 4), bool)
 
 

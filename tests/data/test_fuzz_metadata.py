@@ -113,6 +113,6 @@ def test_stray_metadata_changes_no_pixel(seeds, recwarn):
         content = encode(rng, image, form, options, turn)
         expected = TURNS[turn](decode_image(plain, "x", config))
         np.testing.assert_array_equal(decode_image(content, "x", config), expected, str(seed))
-        mask = decode_mask(plain, "x", size=12)
-        np.testing.assert_array_equal(decode_mask(content, "x", size=12), TURNS[turn](mask))
+        mask = decode_mask(plain, "x", size=(12, 12))
+        np.testing.assert_array_equal(decode_mask(content, "x", size=(12, 12)), TURNS[turn](mask))
     assert not recwarn.list

@@ -18,7 +18,7 @@ def decode(pixels, form="PNG", size=None, **options):
     mask = decode_mask(
         buffer.getvalue(),
         "m",
-        size=size or len(pixels),
+        size=size or pixels.shape,
         note=lambda sentence, name: told.append(sentence),
     )
     return mask, told
@@ -72,7 +72,7 @@ def test_resized_masks_are_defective_where_half_a_pixel_is():
     pixels[0, 0:2] = pixels[0:2, 2:4] = pixels[2, 4] = True
     expected = np.zeros((4, 4), bool)
     expected[0, :2] = True
-    np.testing.assert_array_equal(shrink(pixels, 4), expected)
+    np.testing.assert_array_equal(shrink(pixels, (4, 4)), expected)
 
 
 @pytest.mark.parametrize("size", [1, 3, 7, 32, 100])
@@ -83,7 +83,7 @@ def test_every_defect_keeps_a_pixel_at_every_size(shape, size):
         row, column = (int(rng.integers(0, side)) for side in shape)
         pixels = np.zeros(shape, bool)
         pixels[row : row + 2, column] = True
-        small = shrink(pixels, size)
+        small = shrink(pixels, (size, size))
         assert small.any()
         # It is where the defect is.
         rows, columns = np.nonzero(small)
@@ -100,7 +100,7 @@ def test_a_thin_scratch_stays_a_line_beside_a_large_defect():
     pixels[:64, :64] = True
     expected = np.zeros((64, 64), bool)
     expected[:8, :8] = expected[31, 12:50] = True
-    np.testing.assert_array_equal(shrink(pixels, 64), expected)
+    np.testing.assert_array_equal(shrink(pixels, (64, 64)), expected)
 
 
 def save(path, pixels, turn=1):

@@ -311,6 +311,6 @@ def mask_files():
 def test_masks_of_every_mode_are_the_same(kind):
     files, defective = mask_files()
     told = []
-    found = decode_mask(files[kind], "m", size=8, note=lambda *note: told.append(note))
+    found = decode_mask(files[kind], "m", size=(8, 8), note=lambda *note: told.append(note))
     np.testing.assert_array_equal(found, defective)
     assert not told

@@ -74,7 +74,8 @@ def load(config: DataConfig, category: str, cache: Path | None) -> Dataset:
         30 of each defect (patch, strip, scratch, stain), whose masks cover 0.5 to 5 % of a crop.
 
     Raises:
-        ConfigError: if the config asks for another size, channels or brightness, or ignores a region.
+        ConfigError: if the config asks for another size, channels or brightness, or for a region
+            to ignore.
     """
     if config.picture_size != (CROP, CROP) or config.channels != 1:
         raise ConfigError(
