@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from daad_jax.addressing import ItemUsage, ReadSummary, item_usage
 from daad_jax.config import Config
 from daad_jax.data.dataset import split_valid
-from daad_jax.data.tiles import Tiles, cut
+from daad_jax.data.tiles import Tiles, cut, tiling
 from daad_jax.errors import NonFiniteError
 from daad_jax.models.autoencoder import normalize_images, scale_memories
 from daad_jax.models.blocks import group
@@ -37,6 +37,7 @@ def score_images(
     images: jax.Array,
     blur: scores.Blur,
     corruption: str = "none",
+    tiled: str = "",
 ) -> dict[str, jax.Array]:
     """Scores one batch of images ``(B, H, W, C)`` in [-1, 1]; pure, to be jitted or vmapped.
 
@@ -47,7 +48,8 @@ def score_images(
 
     Returns ``reconstruction_score`` (B,), ``anomaly_map`` (B, H, W), ``reconstruction`` (B, H, W,
     C) and, with a discriminator, ``alignment_score`` (B,) and ``feature_map`` (B, h, w). They are
-    means over the restorations of `corruption`; the reconstruction is the first of them.
+    means over the restorations of `corruption`; the reconstruction is the first of them. `tiled`
+    adds ``error_map`` (B, H, W), the error before smoothing.
     """
     generator, discriminator = cast(Any, networks)
     images, valid = split_valid(images)
@@ -71,6 +73,8 @@ def score_images(
             "reconstruction_score": scores.mean_squared(images, reconstruction, valid),
             "anomaly_map": scores.anomaly_map(images, reconstruction, blur, valid),
         }
+        if tiled:
+            result["error_map"] = scores.squared_map(images, reconstruction)
         if own is not None:
             rebuilt = features(reconstruction)
             result["alignment_score"] = scores.mean_squared(own, rebuilt, valid)
@@ -135,8 +139,8 @@ class Scorer:
         down, across = (jnp.asarray(scores.blur_matrix(side, sigma)) for side in sides)
         self._blur, self._data = (down, across), config.data
         whole, split = sharding.replicated(mesh), sharding.batched(mesh)
-        corruption = config.train.corruption
-        self._score = _jitted(score_images, networks, mesh, (whole, split), corruption)
+        options = (config.train.corruption, *(["tiled"] if tiling(config.data) else []))
+        self._score = _jitted(score_images, networks, mesh, (whole, split), *options)
         self._use = _jitted(memory_use, networks, mesh, (split, whole))
 
     def __call__(self, images: np.ndarray) -> RawScores:
@@ -211,21 +215,23 @@ class Scorer:
 def _blended(scored: dict[str, np.ndarray], tiles: Tiles) -> dict[str, np.ndarray]:
     """The scores and maps of one picture from those of its tiles.
 
-    A score is the mean over the tiles, each weighted by its number of pixels that count. Cells of
-    the feature map become the pixels that they cover.
+    R and L are means of the blended errors over the pixels that count. Cells of the feature map
+    become the pixels that they cover.
     """
-    valid = split_valid(tiles[:])[1]
-    counts = None if valid is None else (valid > 0).mean(axis=(1, 2, 3))
-    result: dict[str, np.ndarray] = {}
-    for name, values in scored.items():
-        if name == "feature_map":
-            for axis, side in enumerate(tiles.tiling.tile, 1):
-                cells = np.arange(side) * values.shape[axis] // side
-                values = np.take(values, cells, axis)
-        if values.ndim == 1:
-            result[name] = np.asarray(np.average(values.astype(np.float64), weights=counts))
-        else:
-            result[name] = tiles.tiling.blend(values)
+    blend, tile = tiles.tiling.blend, tiles.tiling.tile
+    valid = split_valid(tiles.images[0])[1]
+    counts = np.ones(tiles.images.shape[1:3], bool) if valid is None else valid[..., 0] > 0
+    error = blend(scored["error_map"])
+    result = {
+        "reconstruction_score": error[counts].mean(dtype=np.float64),
+        "anomaly_map": blend(scored["anomaly_map"]),
+        "reconstruction": blend(scored["reconstruction"]),
+    }
+    if (features := scored.get("feature_map")) is not None:
+        for axis, side in enumerate(tile, 1):
+            features = features.take(np.arange(side) * features.shape[axis] // side, axis)
+        result["feature_map"] = blend(features)
+        result["alignment_score"] = result["feature_map"][counts].mean(dtype=np.float64)
     return result
 
 

@@ -82,3 +82,15 @@ def test_a_decision_by_the_discriminator_needs_one():
         daad_jax.check(tiny_config("daad", score__decision="L_max"))
     with pytest.raises(ConfigError, match="no score 'A_paper'"):
         daad_jax.check(tiny_config(score__decision="A_paper"))
+
+
+def test_quantile_and_contrast_are_those_of_the_pixels_that_count():
+    maps = RNG.random((3, 8, 8)).astype(np.float32)
+    valid = RNG.random((3, 8, 8)) < 0.5
+    hidden = np.where(valid, maps, 0.0)
+    for index in range(3):
+        counted = maps[index][valid[index]]
+        found = scores.map_quantile(hidden, 0.3, valid)[index]
+        np.testing.assert_allclose(found, np.quantile(counted, 0.3))
+        contrast = scores.map_contrast(hidden, valid)[index]
+        np.testing.assert_allclose(contrast, counted.max() / np.median(counted), rtol=1e-6)

@@ -16,7 +16,14 @@ from daad_jax.runtime import sharding
 from daad_jax.train import losses
 from daad_jax.train.losses import LOSSES, LossSpec, Term
 from daad_jax.train.state import AdamSpec, count_parameters, init_state
-from daad_jax.train.step import StepSpec, loss_gradients, make_train_step, prepare_images, step_spec
+from daad_jax.train.step import (
+    StepSpec,
+    gradients,
+    loss_gradients,
+    make_train_step,
+    prepare_images,
+    step_spec,
+)
 from tests.conftest import tiny_config
 from tests.train.runs import program_of
 
@@ -294,3 +301,36 @@ def test_bfloat16_is_used_by_convolutions_only():
     text = step.lower(state, IMAGES, KEY).as_text()
     assert re.search(r"stablehlo.convolution.*xbf16>", text)
     assert not re.search(r"stablehlo.convolution.*xf32>", text)
+
+
+def with_valid(valid):
+    return np.concatenate([IMAGES, np.broadcast_to(valid, IMAGES.shape).astype(np.uint8)], axis=-1)
+
+
+def test_where_all_pixels_count_the_step_is_the_one_without_the_channel():
+    _, _, state, step = make()
+    plain, masked = (step(state, images, KEY).metrics for images in (IMAGES, with_valid(255)))
+    for name, value in plain.items():
+        np.testing.assert_allclose(masked[name], value, rtol=1e-3, atol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("norm", ["mean_squared", "norm", "root_mean_squared"])
+def test_pixels_that_do_not_count_have_no_part_in_the_reconstruction_loss(norm):
+    valid = np.full((8, 16, 16, 1), 255)
+    valid[:, 4:, :6] = 0
+    networks, spec, state, _ = make(
+        data__flip_horizontal=False, data__flip_vertical=False, loss__rec_norm=norm
+    )
+    images = prepare_images(jnp.asarray(with_valid(valid)), KEY, spec)
+    made = networks.generator.apply(
+        state.generator.variables, images[..., :1], train=True, mutable=["batch_stats"]
+    )[0].reconstruction
+    squares = np.square(np.asarray(made) - images[..., :1])[valid > 0].reshape(8, -1)
+    size = 16 * 16  # a norm is weighted up to the whole image
+    expected = {
+        "mean_squared": squares.mean(),
+        "norm": np.sqrt(squares.mean(1) * size).mean(),
+        "root_mean_squared": np.sqrt(squares.mean(1)).mean(),
+    }
+    grads = gradients(networks, spec, state, images)
+    np.testing.assert_allclose(grads.metrics["loss/rec"], expected[norm], rtol=1e-5)
