@@ -80,7 +80,7 @@ def test_a_defect_on_a_seam_scores_as_one_in_the_middle_of_a_tile():
     for place in ((28, 40), (40, 52), (28, 28), (30, 50), (26, 40)):
         error, largest = score(*place)
         np.testing.assert_allclose(error, middle[0], rtol=1e-5)
-        np.testing.assert_allclose(largest, middle[1], rtol=0.02)
+        np.testing.assert_allclose(largest, middle[1], rtol=0.03)
 
 
 def test_tiles_of_no_picture(networks):
