@@ -99,7 +99,7 @@ def evaluate(
     sample, items = _sample(used), diagnostics.memory_items(scorer)
     summary["memory"] = {
         scale: summarize_use(use, len(sample)) | diagnostics.pairwise_cosine(items[scale])
-        for scale, use in scorer.memory_use(sample).items()
+        for scale, use in scorer.memory_use(scorer.cut(sample)).items()
     }
     summary["pseudo"] = None
     if normal is not None:

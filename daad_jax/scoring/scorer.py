@@ -188,10 +188,10 @@ class Scorer:
             name: np.stack([part[name] for part in parts])[: len(tiles.images)] for name in parts[0]
         }
 
-    def memory_use(self, images: np.ndarray) -> dict[str, MemoryUse]:
-        """Sums up, in float64, how uint8 images ``(n, H, W, C)``, n >= 1, read each memory."""
+    def memory_use(self, images: np.ndarray | Tiles) -> dict[str, MemoryUse]:
+        """Sums up, in float64, how uint8 images, n >= 1 as `cut` returns, read each memory."""
         totals: dict[str, MemoryUse] = {}
-        for count, batch in self.batches(self.cut(images)):
+        for count, batch in self.batches(images):
             counted = (np.arange(len(batch)) < count).astype(np.float32)
             for scale, part in jax.device_get(self._use(self.variables, batch, counted)).items():
                 sums = jax.tree.map(np.float64, part)

@@ -42,6 +42,7 @@ def root(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_such_pictures_train_evaluate_and_are_scored(root, tmp_path, capsys):
     workdir = tmp_path / "w"
     assert main(train_args(root, workdir, *OPTIONS, category="strip")) == 0
@@ -74,6 +75,7 @@ def test_such_pictures_train_evaluate_and_are_scored(root, tmp_path, capsys):
     }
 
 
+@pytest.mark.slow
 def test_a_region_cannot_change_after_the_training(root, tmp_path, capsys):
     workdir = tmp_path / "w"
     options = [*OPTIONS, "--config.train.steps=1"]
