@@ -82,7 +82,7 @@ def flops(config: Config) -> dict[str, float]:
         both passes' inputs and weights for its own loss, and the reconstruction's input gradients
         for the generator's. No gradient by the image itself is needed.
     """
-    size, channels, widths = config.data.image_size, config.data.channels, config.model.widths
+    size, channels, widths = config.data.network_size[0], config.data.channels, config.model.widths
     generator, first = [], 0.0
     for index, (inputs, outputs) in enumerate(zip((channels, *widths[:-1]), widths, strict=True)):
         side = size >> (index + 1)
@@ -97,7 +97,7 @@ def flops(config: Config) -> dict[str, float]:
 
 
 def _discriminator_flops(config: Config) -> list[float]:
-    size, widths = config.data.image_size, config.discriminator
+    size, widths = config.data.network_size[0], config.discriminator
     stages, inputs = [], config.data.channels
     for index in range(stage_count(size, size)):
         outputs = min(widths.width << index, widths.max_width)

@@ -70,7 +70,11 @@ class Generator(nn.Module):
     def __init__(self, config: Config) -> None:
         """Builds the generator of a config."""
         super().__init__()
-        widths, channels, size = config.model.widths, config.data.channels, config.data.image_size
+        widths, channels, size = (
+            config.model.widths,
+            config.data.channels,
+            config.data.network_size[0],
+        )
         inputs = (channels, *widths[:-1])
         self.encoder = nn.ModuleList(
             _down(i, o, bias=k == 0) for k, (i, o) in enumerate(zip(inputs, widths, strict=True))
@@ -112,7 +116,7 @@ class Discriminator(nn.Module):
     def __init__(self, config: Config) -> None:
         """Builds the discriminator of a config."""
         super().__init__()
-        size, fields = config.data.image_size, config.discriminator
+        size, fields = config.data.network_size[0], config.discriminator
         stages = discriminator.stage_count(size, size)
         widths = [min(fields.width << k, fields.max_width) for k in range(stages)]
         inputs = [config.data.channels, *widths[:-1]]

@@ -17,6 +17,7 @@ from daad_jax import data
 from daad_jax.addressing import Rule
 from daad_jax.config import Config
 from daad_jax.data import Dataset
+from daad_jax.data.tiles import cut
 from daad_jax.evaluation import evaluate as evaluation
 from daad_jax.evaluation.evaluate import Evaluation
 from daad_jax.models.autoencoder import normalize_images
@@ -77,7 +78,7 @@ def fit(
     check(config, rule)
     mesh = mesh or sharding.make_mesh()
     networks = build_networks(config, rule, devices=mesh.size)
-    images = dataset.train.images
+    images = dataset.train.inputs
     with contextlib.ExitStack() as stack:
         run: Any = workdir
         if isinstance(workdir, (str, Path)):
@@ -86,7 +87,7 @@ def fit(
         return loop.train(
             config,
             networks,
-            images,
+            cut(images, config.data),
             run=run,
             mesh=mesh,
             category=dataset.category,

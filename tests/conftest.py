@@ -78,14 +78,14 @@ def tiny_config(setting: str = "daad_plus", **overrides: object) -> Config:
 def tiny_dataset(config: Config, seed: int = 0) -> Dataset:
     """Smooth random images; the defective ones have a bright square. Reads no file."""
     rng = np.random.default_rng(seed)
-    size, channels = config.data.image_size, config.data.channels
+    (height, width), channels = config.data.picture_size, config.data.channels
 
     def images(count: int) -> np.ndarray:
-        coarse = rng.integers(40, 200, (count, size // 4, size // 4, channels), dtype=np.uint8)
+        coarse = rng.integers(40, 200, (count, height // 4, width // 4, channels), dtype=np.uint8)
         return coarse.repeat(4, axis=1).repeat(4, axis=2)
 
     train, calibration, test = images(24), images(8), images(20)
-    masks = np.zeros((20, size, size), dtype=bool)
+    masks = np.zeros((20, height, width), dtype=bool)
     masks[10:, 2:6, 2:6] = True
     test[masks] = 255
 

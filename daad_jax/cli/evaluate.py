@@ -76,7 +76,7 @@ def _evaluate(folder: Path, config: Config, rule: Rule) -> dict[str, Any]:
     mesh = sharding.make_mesh(jax.local_devices())
     with lock.hold(folder):
         dataset = load_dataset(config.data, config.data.category, folder / "cache")
-        check_same_images(folder, dataset.train.images)
+        check_same_images(folder, dataset.train.inputs)
         networks = build_networks(config, rule, devices=mesh.size)
         state = restore_state(folder, config, networks, mesh)
         evaluation = api.evaluate(config, state, dataset, rule=rule, mesh=mesh)

@@ -21,6 +21,7 @@ from daad_jax.cli import flags as own_flags
 from daad_jax.cli.train import category_name, folder_name, train_and_evaluate, with_category
 from daad_jax.config import Config
 from daad_jax.data import Dataset, list_categories, load_dataset
+from daad_jax.data.tiles import cut
 from daad_jax.errors import ConfigError, GridError, UserError, printable
 from daad_jax.reports import grid_table
 from daad_jax.runtime.files import user_path
@@ -227,7 +228,7 @@ def _measure(run: GridRun, folder: Path, load: Callable[[Config], Dataset]) -> d
         "train_seconds": outcome.train_seconds,
         "first_step": first_step,
         "evaluate_seconds": outcome.evaluate_seconds,
-        "steps": total_steps(run.config, len(dataset.train)),
+        "steps": total_steps(run.config, len(cut(dataset.train.inputs, run.config.data))),
     }
     return {"cost": cost, "evaluation": outcome.evaluation.summary}
 

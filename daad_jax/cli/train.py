@@ -105,7 +105,7 @@ def train_and_evaluate(
     evaluation: Evaluation | None = None
     start = time.perf_counter()
     with contextlib.ExitStack() as held:
-        opened = open_run(folder, config, dataset.train.images)
+        opened = open_run(folder, config, dataset.train.inputs)
         enter = functools.partial(held.enter_context, opened)
         state = api.fit(config, dataset, workdir=enter, rule=rule, log=log)
         trained = time.perf_counter()

@@ -4,16 +4,18 @@ Imports neither JAX nor NumPy.
 """
 
 from daad_jax.config.folders import folder_names
+from daad_jax.config.networks import (
+    DiscriminatorConfig,
+    DivisionRates,
+    MemoryConfig,
+    ModelConfig,
+    Rates,
+)
 from daad_jax.config.presets import PRESETS
 from daad_jax.config.schema import (
     Config,
     DataConfig,
-    DiscriminatorConfig,
-    DivisionRates,
     LossConfig,
-    MemoryConfig,
-    ModelConfig,
-    Rates,
     ScoreConfig,
     TrainConfig,
     ValueRange,

@@ -81,6 +81,15 @@ def each(check: Check, most: int) -> Check:
     return Check(passes, f"1 to {most} numbers, each {check.allowed}")
 
 
+def side(check: Check) -> Check:
+    """The same condition for one number, or for each of two: height and width."""
+
+    def passes(value: Any) -> bool:
+        return all(map(check.passes, value if isinstance(value, tuple) else (value,)))
+
+    return dataclasses.replace(check, passes=passes)
+
+
 _MOST_SCALES = 8
 SCALES = Check(
     lambda values: len(values) <= _MOST_SCALES and all(map(WEIGHT.passes, values)),
@@ -119,6 +128,7 @@ def type_name(expected: Any) -> str:
         float: "a number",
         str: "a string",
         bool: "true or false",
+        int | tuple[int, int]: "a whole number or two, (height, width)",
         int | None: "a whole number or None",
         float | None: "a number or None",
         tuple[int, ...]: "a list of whole numbers",

@@ -9,6 +9,7 @@ data sources, losses and scores, belong to the packages that define those.
 
 import dataclasses
 import os
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,19 +22,18 @@ from daad_jax.config.checks import (
     above,
     at_least,
     between,
-    each,
     one_of,
     or_none,
+    side,
 )
+from daad_jax.config.networks import DiscriminatorConfig, MemoryConfig, ModelConfig
 from daad_jax.config.section import Section, option
 from daad_jax.errors import ConfigError, shown
 
-Rates = tuple[int, int, int]
+Size = int | tuple[int, int]
 ValueRange = Literal["auto"] | tuple[float, float]
-DivisionRates = Literal["pixel"] | Rates | tuple[Literal["pixel"] | Rates, ...]
 
 _MAX_IMAGE_SIZE = 8192
-_MAX_STAGES = 13  # each halves the image: 2**13 = 8192
 
 
 @dataclass
@@ -73,8 +73,31 @@ class DataConfig(Section):
         'as the calibration images are; None is 0.2 with `data.bad` and without "test", else 0',
         or_none(BELOW_ONE),
     )
-    image_size: int = option(
-        256, "height and width that images are resized to, in pixels", between(2, _MAX_IMAGE_SIZE)
+    image_size: Size = option(
+        256,
+        "size that images are resized to, in pixels: one number for a square, or (height, width)",
+        side(between(2, _MAX_IMAGE_SIZE)),
+    )
+    fit: str = option(
+        "stretch",
+        'how an image gets this size: "stretch" fills it; "pad" keeps the aspect ratio and pads, '
+        "and the padding counts in no loss and no score",
+        one_of("stretch", "pad"),
+    )
+    ignore: str = option(
+        "",
+        "region of all images that counts in no loss and no score: boxes x,y,width,height in "
+        'fractions of the image, such as "0,0,0.25,0.1; 0.9,0.9,0.1,0.1", or a mask file, white '
+        "where images are left out",
+    )
+    tile: Size = option(
+        0,
+        "size of the tiles that images are cut into for training and scoring, in pixels after "
+        "resizing, one number or (height, width); 0 cuts none",
+        side(between(0, _MAX_IMAGE_SIZE)),
+    )
+    tile_overlap: float = option(
+        0.25, "smallest share of a tile that its neighbour covers too", between(0, 0.5)
     )
     channels: int = option(
         3,
@@ -145,113 +168,49 @@ class DataConfig(Section):
         False, 'source "folder": allow symbolic links that lead out of `data.root`'
     )
 
+    @property
+    def picture_size(self) -> tuple[int, int]:
+        """Height and width of whole images after resizing."""
+        return _pair(self.image_size)
+
+    @property
+    def network_size(self) -> tuple[int, int]:
+        """Height and width that the networks take: those of a tile, or of whole images."""
+        return _pair(self.tile) if any(_pair(self.tile)) else self.picture_size
+
+    @property
+    def has_validity(self) -> bool:
+        """Whether images carry a channel that says which pixels count."""
+        return self.fit == "pad" or bool(self.ignore)
+
+    def ignored_boxes(self) -> list[tuple[float, float, float, float]] | None:
+        """Returns the boxes of `ignore`, each x, y, width and height; None if it names a file.
+
+        Raises ConfigError if a box does not lie in the image.
+        """
+        if not re.fullmatch(r"[-\d.,;\s]+", self.ignore):
+            return None
+        boxes = []
+        for text in filter(str.strip, self.ignore.split(";")):
+            try:
+                x, y, width, height = map(float, text.split(","))
+            except ValueError:
+                x = y = width = height = -1.0
+            if not (0 <= x < x + width <= 1 and 0 <= y < y + height <= 1):
+                raise ConfigError(
+                    f"data.ignore: {shown(text.strip())} is not x,y,width,height in fractions of "
+                    "the image, from 0 to 1; divide pixels by the image's width and height"
+                )
+            boxes.append((x, y, width, height))
+        return boxes
+
     def located(self) -> "DataConfig":
         """Returns a copy whose folders are absolute. ``~`` becomes the home folder."""
-        names = ("root", "test_root", "cache_dir", "tfds_dir")
+        names = ["root", "test_root", "cache_dir", "tfds_dir"]
+        names += ["ignore"] if self.ignored_boxes() is None else []
         given = {name: os.path.expanduser(getattr(self, name)) for name in names}
         found = {name: os.path.abspath(path) for name, path in given.items() if path}
         return dataclasses.replace(self, **found)
-
-
-@dataclass
-class ModelConfig(Section):
-    """The generator: encoder and decoder."""
-
-    backbone: str = option(
-        "dcgan", "encoder and decoder: name of a module in `daad_jax/models/backbones`"
-    )
-    widths: tuple[int, ...] = option(
-        (64, 128, 256, 512),
-        "channels of the encoder's stages, finest first; the decoder mirrors them",
-        each(at_least(1), _MAX_STAGES),
-    )
-    skips: bool = option(True, "the decoder also gets the maps of the stages before the bottleneck")
-    skip_join: str = option(
-        "concat", "how the decoder joins a skip connection to its own map", one_of("concat", "sum")
-    )
-    query_from: str = option(
-        "after",
-        "whether memories read a stage's output before or after its activation",
-        one_of("after", "before"),
-    )
-    batch_norm_momentum: float = option(
-        0.9, "weight of the old value in the running statistics", BELOW_ONE
-    )
-    compute_dtype: str = option(
-        "float32",
-        "number type of the convolutions of both networks; parameters, statistics, similarities, "
-        "memory reads and losses are always float32",
-        one_of("float32", "bfloat16"),
-    )
-
-
-@dataclass
-class MemoryConfig(Section):
-    """The memories."""
-
-    scales: str = option(
-        "all",
-        "which connections between encoder and decoder have a memory",
-        one_of("all", "bottleneck", "none"),
-    )
-    items: int = option(500, "N, the number of items of a memory bank", at_least(1))
-    division_rates: DivisionRates = option(
-        (8, 8, 1),
-        'rates (r_h, r_w, r_c) that divide a map into blocks, at all scales; or "pixel", blocks '
-        "of one pixel; or one of these for each scale, finest first",
-    )
-    addressing: str = option(
-        "threshold",
-        'addressing rule and its hyperparameters, such as "threshold", "top_k(k=8)", or your own '
-        'as "my_rules:sharpest(power=2)"; see `docs/addressing.md`',
-    )
-    temperature: float = option(1.0, "divisor of the similarities", above(0))
-    init_scale: float = option(
-        1.0, "norm of an initial item relative to the norm of the queries", above(0)
-    )
-    similarity: str = option(
-        "cosine",
-        'similarity of query and item: "cosine", "dot" (divided by the square root of the block '
-        'size D) or "distance" (negative squared distance)',
-    )
-    learned_temperature: bool = option(
-        False, "each bank learns its temperature, starting at `memory.temperature`"
-    )
-    banks: str = option(
-        "one",
-        'how block positions share memory banks: "one" bank for all positions of a scale, one for '
-        'each "position", or one for each group of neighbouring positions, given as rows and '
-        'columns of groups, such as "2x2"',
-    )
-    frozen: bool = option(
-        False,
-        "keep the random initial items, as a control; not with rules that update items themselves",
-    )
-    chunk_mib: int = option(
-        32,
-        "addressing weights that one device holds at once, in MiB; larger reads are divided into "
-        "chunks, which saves memory and does not change the result; 0 never divides",
-        at_least(0),
-    )
-
-
-@dataclass
-class DiscriminatorConfig(Section):
-    """The discriminator, built if `loss.adv` or `loss.ali` is above 0."""
-
-    width: int = option(
-        64, "channels of the first stage; each later stage has twice as many", at_least(1)
-    )
-    max_width: int = option(512, "the most channels of a stage", at_least(1))
-    feature_layer: int = option(
-        -1, "stage whose activations are the features f_D of the alignment loss; -1 is the last"
-    )
-    batch_norm: str = option(
-        "separate",
-        "whether real and reconstructed images pass through batch normalisation separately or as "
-        "one joint batch",
-        one_of("separate", "joint"),
-    )
 
 
 @dataclass
@@ -410,3 +369,7 @@ class Config(Section):
     def has_discriminator(self) -> bool:
         """Whether a discriminator is built, so that L(x) exists."""
         return self.loss.adv > 0 or self.loss.ali > 0
+
+
+def _pair(size: Size) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else size

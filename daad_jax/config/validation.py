@@ -29,6 +29,7 @@ def validate(config: Config) -> None:
                 "it out"
             )
     config.loss.weights()
+    _check_sizes(config)
     if config.train.steps is None and config.train.epochs is None:
         raise ConfigError("train.steps: None, as is train.epochs; set one of them")
     if config.score.gamma < 1 and not config.has_discriminator:
@@ -50,4 +51,20 @@ def validate(config: Config) -> None:
         raise ConfigError(
             "score.protocol: 'calibrated' needs data.calibration_fraction above 0; set it to 0.1, "
             "for example, or the protocol to 'paper'"
+        )
+
+
+def _check_sizes(config: Config) -> None:
+    data = config.data
+    data.ignored_boxes()
+    size, own = data.network_size, data.picture_size
+    if min(size) < 2 or size[0] > own[0] or size[1] > own[1]:
+        raise ConfigError(
+            f"data.tile: {data.tile!r} must be from 2 px to data.image_size, "
+            f"{own[0]} x {own[1]} px, on both sides; lower it, or set it to 0"
+        )
+    if config.train.corruption == "rotate" and size[0] != size[1]:
+        raise ConfigError(
+            f"train.corruption: 'rotate' needs squares, and the networks get {size[0]} x {size[1]} "
+            "px; choose another, or set data.image_size or data.tile to a square"
         )

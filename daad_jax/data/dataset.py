@@ -21,20 +21,33 @@ GOOD = "good"  # the kind of a normal image
 class ImageSet:
     """Images of one split.
 
-    `images` is uint8 ``(n, H, W, C)`` in 0 to 255, in memory or memory-mapped. `names` are unique
+    `inputs` is uint8 ``(n, H, W, C)`` in 0 to 255, in memory or memory-mapped: what is trained on
+    and scored, with 1 or 3 colours and perhaps the channel of `split_valid`. `names` are unique
     and for display, such as a file's path relative to its category. `kinds` are the defect types,
     "good" for a normal image. `masks` are n masks, true on defects, or None if the source has none:
     bool ``(n, H, W)``, or `PackedMask` objects at the pictures' own sizes. ``numpy.asarray`` of
     each is bool ``(h, w)``.
     """
 
-    images: np.ndarray
+    inputs: np.ndarray
     names: list[str]
     kinds: list[str]
     masks: Sequence[Any] | np.ndarray | None = None
 
     def __len__(self) -> int:
-        return len(self.images)
+        return len(self.inputs)
+
+    @property
+    def images(self) -> np.ndarray:
+        """The colours of `inputs`, uint8 ``(n, H, W, C)``, C 1 or 3."""
+        colours: np.ndarray = split_valid(self.inputs)[0]
+        return colours
+
+    @property
+    def valid(self) -> np.ndarray | None:
+        """Bool ``(n, H, W)``: which pixels count; None if all do."""
+        valid = split_valid(self.inputs)[1]
+        return None if valid is None else valid[..., 0] > 0
 
     @property
     def labels(self) -> np.ndarray:
@@ -44,7 +57,7 @@ class ImageSet:
     def take(self, index: slice) -> "ImageSet":
         """Returns a slice of the set. Its arrays are views."""
         masks = None if self.masks is None else self.masks[index]
-        return ImageSet(self.images[index], self.names[index], self.kinds[index], masks)
+        return ImageSet(self.inputs[index], self.names[index], self.kinds[index], masks)
 
 
 class Duplicates(NamedTuple):
@@ -91,6 +104,17 @@ class Dataset:
         good, defective = by_label
         both = [(name, defective[pixels]) for pixels, name in good.items() if pixels in defective]
         return Duplicates(in_training, both)
+
+
+def split_valid(images: Any) -> tuple[Any, Any]:
+    """Splits images ``(..., C)`` of NumPy or JAX into colours and the channel of pixels that count.
+
+    Images with 2 or 4 channels have that channel, the last one: high where a pixel counts and low
+    in padding and in an ignored region. Returns the colours and ``(..., 1)``, or None without it.
+    """
+    if images.shape[-1] % 2:
+        return images, None
+    return images[..., :-1], images[..., -1:]
 
 
 def _hash(image: np.ndarray) -> bytes:

@@ -1,5 +1,7 @@
 """Decodes image files into uint8 arrays of one size."""
 
+import functools
+import hashlib
 import stat
 from pathlib import Path
 
@@ -7,19 +9,22 @@ import numpy as np
 from PIL import Image
 
 from daad_jax.config import DataConfig
-from daad_jax.data.pictures import ValueRangeError, open_picture, scale, to_mode, wide_colour
-from daad_jax.errors import BadFileError
+from daad_jax.data import frame
+from daad_jax.data.masks import decode_mask
+from daad_jax.data.pictures import (
+    ValueRangeError,
+    open_picture,
+    picture_size,
+    scale,
+    to_mode,
+    wide_colour,
+)
+from daad_jax.errors import BadFileError, ConfigError
+from daad_jax.runtime.files import user_path
 
 NOT_REGULAR = "is not a regular file; move it elsewhere"
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 
-_FILTERS = {
-    "area": Image.Resampling.BOX,
-    "nearest": Image.Resampling.NEAREST,
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "lanczos": Image.Resampling.LANCZOS,
-}
 # Larger than any file within Pillow's limit on the number of pixels.
 _MAX_FILE_BYTES = 1 << 30
 
@@ -29,9 +34,10 @@ def decode_image(content: bytes, name: str, config: DataConfig) -> np.ndarray:
 
     Images of every mode are converted as `daad_jax.data.pictures` says, and turned upright.
 
-    `content` is the bytes of a PNG, JPEG, BMP, TIFF or WebP file. Returns uint8
-    ``(size, size, channels)``. Raises BadFileError, which names the file, if they are not a
-    complete image, or its values do not fit `data.value_range`.
+    `content` is the bytes of a PNG, JPEG, BMP, TIFF or WebP file. Returns uint8 of the shape
+    `daad_jax.data.frame.input_shape`. Raises BadFileError, which names the file, if they are not a
+    complete image, or its values do not fit `data.value_range`, and ConfigError if `data.ignore`
+    cannot be used.
     """
     picture = open_picture(content, name)
     image, value_range = picture.image, config.value_range
@@ -49,14 +55,14 @@ def decode_image(content: bytes, name: str, config: DataConfig) -> np.ndarray:
             else (f"has colours that cannot be converted ({image.mode}); convert or remove it")
         )
         raise BadFileError(name, reason) from error
-    return _resize(picture.upright(image), config)
+    return _place(picture.upright(image), config)
 
 
 def equalize_brightness(pixels: np.ndarray) -> np.ndarray:
     """Divides an image by its mean and multiplies it by 127.5.
 
-    `pixels` and the result are uint8 ``(H, W, C)``. Values above 255 are clipped, and a black image
-    stays black.
+    `pixels` and the result are uint8 ``(H, W, C)``, or ``(n, C)`` of chosen pixels. Values above
+    255 are clipped, and a black image stays black.
     """
     mean = float(np.mean(pixels, dtype=np.float64))
     return np.clip(np.rint(pixels * (127.5 / max(mean, 1e-6))), 0, 255).astype(np.uint8)
@@ -65,7 +71,18 @@ def equalize_brightness(pixels: np.ndarray) -> np.ndarray:
 def resize_array(image: np.ndarray, config: DataConfig) -> np.ndarray:
     """Converts and resizes uint8 ``(H, W)`` or ``(H, W, C)``, C 1 or 3, as `decode_image` does."""
     image = image[..., 0] if image.ndim == 3 and image.shape[-1] == 1 else image
-    return _resize(to_mode(Image.fromarray(image), _mode(config)), config)
+    return _place(to_mode(Image.fromarray(image), _mode(config)), config)
+
+
+def ignored_region(config: DataConfig) -> str:
+    """Returns what `data.ignore` stands for: the text of its boxes, or a hash of its mask file.
+
+    Raises ConfigError if the file cannot be used.
+    """
+    if not config.ignore or config.ignored_boxes() is not None:
+        return config.ignore
+    mask = _ignore_mask(config.ignore)
+    return hashlib.blake2b(repr(mask.shape).encode() + mask.tobytes(), digest_size=16).hexdigest()
 
 
 def read_bytes(path: Path) -> bytes:
@@ -93,9 +110,47 @@ def _mode(config: DataConfig) -> str:
     return "RGB" if config.channels == 3 else "L"
 
 
-def _resize(image: Image.Image, config: DataConfig) -> np.ndarray:
-    size = config.image_size
-    if image.size != (size, size):
-        image = image.resize((size, size), _FILTERS[config.resize])
-    pixels = np.asarray(image).reshape(size, size, config.channels)
-    return equalize_brightness(pixels) if config.brightness == "equal" else pixels
+def _place(image: Image.Image, config: DataConfig) -> np.ndarray:
+    """Resizes an image of mode "L" or "RGB" into its frame.
+
+    Pixels that do not count get the mean colour of the others: nothing depends on what was there.
+    """
+    picture = image.height, image.width
+    box = frame.picture_box(picture, config)
+    if picture != (box.height, box.width):
+        image = image.resize((box.width, box.height), frame.FILTERS[config.resize])
+    pixels = np.asarray(image).reshape(box.height, box.width, config.channels)
+    equal = config.brightness == "equal"
+    if not config.has_validity:
+        return equalize_brightness(pixels) if equal else pixels
+    counts = _counts(picture, box, config.ignore, config.resize)
+    counted = equalize_brightness(pixels[counts]) if equal else pixels[counts]
+    placed = np.zeros(frame.input_shape(config), np.uint8)
+    placed[..., :-1] = np.rint(counted.mean(axis=0))
+    inner = placed[box.region]
+    inner[counts, :-1], inner[counts, -1] = counted, 255
+    return placed
+
+
+@functools.lru_cache(maxsize=16)
+def _counts(picture: tuple[int, int], box: frame.Box, ignore: str, resize: str) -> np.ndarray:
+    """Which pixels of a resized picture count, bool of the height and width of the box."""
+    boxes = DataConfig(ignore=ignore).ignored_boxes() if ignore else []
+    if boxes is None:
+        mask = Image.fromarray(_ignore_mask(ignore))
+        ignored = np.asarray(mask.resize(picture[::-1], Image.Resampling.NEAREST))
+    else:
+        ignored = frame.in_boxes(picture, boxes)
+    counts = frame.untouched(ignored, box, resize)
+    if not counts.any():
+        raise ConfigError(f"data.ignore: {ignore} leaves no pixel to score; make it smaller")
+    return counts
+
+
+@functools.lru_cache(maxsize=2)
+def _ignore_mask(path: str) -> np.ndarray:
+    try:
+        content = read_bytes(user_path(path))
+        return decode_mask(content, path)
+    except BadFileError as error:
+        raise ConfigError(f"data.ignore: {error}") from error

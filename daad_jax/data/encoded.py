@@ -19,6 +19,7 @@ from daad_jax.data import containers
 from daad_jax.data import decode as decode_lib
 from daad_jax.data.bad_files import BadFiles
 from daad_jax.data.dataset import ImageSet, Split
+from daad_jax.data.frame import input_shape
 from daad_jax.data.masks import PackedMask
 from daad_jax.errors import BadFileError, DataError
 from daad_jax.runtime import memory
@@ -62,8 +63,9 @@ class EncodedImages:
     def decode(self, index: int, content: bytes | np.ndarray, config: DataConfig) -> np.ndarray:
         """Decodes and resizes one image.
 
-        `content` is what `read` returned for `index`. Returns uint8 ``(size, size, channels)``.
-        Raises BadFileError, which names the image, if the bytes are not a complete image.
+        `content` is what `read` returned for `index`. Returns uint8 of the shape
+        `daad_jax.data.frame.input_shape`. Raises BadFileError, which names the image, if the bytes
+        are not a complete image.
         """
         if isinstance(content, bytes):
             return decode_lib.decode_image(content, self.places[index], config)
@@ -94,7 +96,7 @@ def load_images(
     only once. If `cache` is None it stays in memory. Raises DataError if `bad` raises it, or if a
     file changes while it is read.
     """
-    shape = (len(encoded.names), config.image_size, config.image_size, config.channels)
+    shape = (len(encoded.names), *input_shape(config))
     if cache is None or int(np.prod(shape)) <= config.memory_limit_mb << 20:
         pixels, kept = _load_in_memory(encoded, config, cache, shape, bad)
     else:
@@ -222,10 +224,12 @@ def _key(digests: Iterable[bytes], config: DataConfig) -> str:
     settings = {
         "format": _FORMAT,
         "pillow": PIL.__version__,
-        "size": config.image_size,
+        "size": config.picture_size,
         "channels": config.channels,
         "resize": config.resize,
         "brightness": config.brightness,
+        "fit": config.fit,
+        "ignore": decode_lib.ignored_region(config),
         "value_range": config.value_range,
     }
     total = hashlib.blake2b(json.dumps(settings).encode(), digest_size=16)

@@ -8,6 +8,7 @@ import numpy as np
 from sklearn.decomposition import PCA
 
 from daad_jax.data import ImageSet
+from daad_jax.data.tiles import Tiles, Tiling
 from daad_jax.evaluation import metrics
 from daad_jax.models.autoencoder import normalize_images
 from daad_jax.models.discriminator import Discriminator
@@ -17,6 +18,7 @@ COMPONENTS = 32
 DRAWS = 3
 _BATCH = 64
 _MAX_FIT = 2000
+_MAX_FIT_VALUES = 1 << 28  # 1 GiB
 
 
 def baseline_scores(train: ImageSet, test: ImageSet) -> dict[str, np.ndarray]:
@@ -33,15 +35,24 @@ def baseline_scores(train: ImageSet, test: ImageSet) -> dict[str, np.ndarray]:
 
 
 def evaluate_baselines(
-    train: ImageSet, test: ImageSet, discriminator: Discriminator, reconstruction: np.ndarray
+    train: ImageSet,
+    test: ImageSet,
+    discriminator: Discriminator,
+    reconstruction: np.ndarray,
+    tiling: Tiling | None = None,
 ) -> dict[str, dict[str, float]]:
     """The ``image_auroc`` of each baseline, and ``turned_around``, which is 1 minus it.
 
     Besides those of `baseline_scores` there is ``untrained``, the mean over `untrained_scores` of
-    the test images and their `reconstruction`.
+    the test images and their `reconstruction`; of pictures in tiles it is a mean over the tiles.
     """
     named = {name: [values] for name, values in baseline_scores(train, test).items()}
-    named["untrained"] = untrained_scores(discriminator, train.images, test.images, reconstruction)
+    whole = (train.images, test.images, reconstruction)
+    cuts = [one if tiling is None else Tiles(one, tiling) for one in whole]
+    named["untrained"] = [
+        scores.reshape(len(test), -1).mean(axis=1)
+        for scores in untrained_scores(discriminator, *cuts)
+    ]
     results = {}
     for name, draws in named.items():
         auroc = float(np.mean([metrics.image_auroc(test.labels, values) for values in draws]))
@@ -50,7 +61,10 @@ def evaluate_baselines(
 
 
 def untrained_scores(
-    discriminator: Discriminator, train: np.ndarray, images: np.ndarray, reconstruction: np.ndarray
+    discriminator: Discriminator,
+    train: np.ndarray | Tiles,
+    images: np.ndarray | Tiles,
+    reconstruction: np.ndarray | Tiles,
 ) -> list[np.ndarray]:
     """L(x) by discriminators with random weights: the control that a trained one must beat.
 
@@ -90,10 +104,12 @@ def best_baseline(baselines: dict[str, dict[str, float]]) -> tuple[str, float]:
 def pca_error(train: np.ndarray, test: np.ndarray) -> np.ndarray:
     """Mean squared error of the reconstruction of images from principal components.
 
-    `train` is uint8 ``(m, H, W, C)``. At most 2,000 evenly spaced images of it are fitted. `test`
-    is uint8 ``(n, H, W, C)``. Returns float64 ``(n,)``, computed on pixels in [-1, 1].
+    `train` is uint8 ``(m, H, W, C)``. At most 2,000 evenly spaced images of it are fitted, fewer if
+    they would take more than 1 GiB. `test` is uint8 ``(n, H, W, C)``. Returns float64 ``(n,)``,
+    computed on pixels in [-1, 1].
     """
-    fitted = _rows(train[:: max(1, -(-len(train) // _MAX_FIT))])
+    most = min(_MAX_FIT, max(1, _MAX_FIT_VALUES // train[0].size))
+    fitted = _rows(train[:: -(-len(train) // most)])
     components = min(COMPONENTS, *fitted.shape)
     pca = PCA(components, svd_solver="randomized", random_state=0).fit(fitted)
     errors = []

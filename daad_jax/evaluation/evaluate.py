@@ -1,6 +1,7 @@
 """Evaluation of trained networks on the test images of one category."""
 
 import csv
+import functools
 import math
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +14,8 @@ from scipy.special import entr
 from daad_jax.config import Config, to_dict
 from daad_jax.data import Dataset, ImageSet
 from daad_jax.data.dataset import GOOD
+from daad_jax.data.frame import picture_box
+from daad_jax.data.tiles import Tiles, tiling
 from daad_jax.evaluation import baselines, diagnostics, metrics
 from daad_jax.evaluation.localization import localization_metrics, mask_areas
 from daad_jax.evaluation.picking import pick_examples
@@ -30,6 +33,7 @@ from daad_jax.scoring.scores import RawScores, Reference, ScoreInputs, compute_s
 EVALUATION_FILE = "evaluation.json"
 SCORES_FILE = "scores.csv"
 _SAMPLE = 256  # number of images for the reference maps and for the use of the memories
+_SAMPLE_PIXELS = 1 << 25  # at most, of all of them: 256 images of 362 px
 
 Named = dict[str, np.ndarray]
 
@@ -103,11 +107,9 @@ def evaluate(
     """
     mesh = mesh or sharding.make_mesh(jax.local_devices())
     scorer = Scorer(networks, variables, config, mesh)
-    raw = scorer(dataset.test.images)
-    normal = scorer(dataset.calibration.images) if len(dataset.calibration) else None
-    reference = calibration_lib.fit_reference(
-        scorer(evenly_spaced(dataset.train.images, _SAMPLE)), step
-    )
+    raw = scorer(dataset.test.inputs)
+    normal = scorer(dataset.calibration.inputs) if len(dataset.calibration) else None
+    reference = calibration_lib.fit_reference(scorer(_sample(dataset.train)), step)
     calibration = None
     if normal is not None:
         calibration = calibration_lib.calibrate(normal, step, config.score, reference)
@@ -116,21 +118,23 @@ def evaluate(
     maps = shown_maps(raw, config.score, reference)
     with signals.interruptible():
         summary = _summary(config, dataset, step, raw, named, calibration)
-        summary |= localization_metrics(dataset.test.masks, maps)
+        place = functools.partial(picture_box, config=config.data)
+        valid = dataset.test.valid
+        summary |= localization_metrics(dataset.test.masks, maps, place, valid)
         relative = scores_lib.relative_map(raw.anomaly_map, reference.anomaly_map)
-        found = localization_metrics(dataset.test.masks, relative)
+        found = localization_metrics(dataset.test.masks, relative, place, valid)
         summary["pixel_auroc_relative"] = found["pixel_auroc"]
     used = dataset.test if len(dataset.test) else dataset.train
-    sample, items = evenly_spaced(used.images, _SAMPLE), diagnostics.memory_items(scorer)
+    sample, items = _sample(used), diagnostics.memory_items(scorer)
     summary["memory"] = {
         scale: summarize_use(use, len(sample)) | diagnostics.pairwise_cosine(items[scale])
-        for scale, use in scorer.memory_use(sample).items()
+        for scale, use in scorer.memory_use(scorer.cut(sample)).items()
     }
     evaluation = Evaluation(
         config, summary, raw, maps, named, calibration, reference, defective, scorer
     )
     summary["pseudo"] = None
-    if normal is None or config.data.image_size < MIN_SIZE:
+    if normal is None or min(config.data.picture_size) < MIN_SIZE:
         return evaluation
     return _with_pseudo_defects(evaluation, scorer, normal, dataset)
 
@@ -164,9 +168,15 @@ def write_scores(path: Path, dataset: Dataset, named: Named, defective: np.ndarr
         writer.writerows(zip(*columns.values(), strict=True))
 
 
-def evenly_spaced(images: np.ndarray, most: int) -> np.ndarray:
+def evenly_spaced(images: np.ndarray | Tiles, most: int) -> np.ndarray:
     """At most `most` of the images, evenly spaced."""
     return images[:: -(-len(images) // most)]
+
+
+def _sample(images: ImageSet) -> np.ndarray:
+    """A sample of a set for what is averaged over it, fewer images if they are large."""
+    pixels = int(np.prod(images.inputs.shape[1:3]))
+    return evenly_spaced(images.inputs, max(1, min(_SAMPLE, _SAMPLE_PIXELS // pixels)))
 
 
 def pseudo_summary(good: Named, bad: Named, kinds: list[str]) -> dict[str, Any]:
@@ -191,7 +201,7 @@ def _with_pseudo_defects(
 ) -> Evaluation:
     """Adds what is known from pseudo-defects to the summary and, maybe, examples of them."""
     config, calibration = evaluation.config, evaluation.calibration
-    defects = make_pseudo_defects(dataset.calibration.images, dataset.train.images)
+    defects = make_pseudo_defects(dataset.calibration.inputs, dataset.train.images)
     raw = scorer(defects.images)
     good, bad = (
         compute_scores(
@@ -303,7 +313,11 @@ def _summary(
         "threshold": None if calibration is None else calibration.threshold,
         "made_with": _made_with(config),
         "controls": baselines.evaluate_baselines(
-            dataset.train, test, build_discriminator(config), raw.reconstruction
+            dataset.train,
+            test,
+            build_discriminator(config),
+            raw.reconstruction,
+            tiling(config.data),
         )
         if graded
         else {},

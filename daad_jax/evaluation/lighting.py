@@ -77,6 +77,6 @@ def _some(images: ImageSet) -> ImageSet:
 def _controls(images: ImageSet, train: ImageSet, *, equal: bool) -> dict[str, np.ndarray]:
     def seen(part: ImageSet) -> ImageSet:
         pixels = np.stack([equalize_brightness(image) for image in part.images])
-        return dataclasses.replace(part, images=pixels)
+        return dataclasses.replace(part, inputs=pixels)
 
     return baselines.baseline_scores(*map(seen, (train, images)) if equal else (train, images))

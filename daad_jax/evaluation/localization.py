@@ -1,11 +1,13 @@
 """Localisation metrics over the pixels of all images, at the masks' own size."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+import functools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import ndimage
 
+from daad_jax.data.frame import Box
 from daad_jax.scoring.maps import resize_map
 
 LIMITS = {"aupro_30": 0.3, "aupro_5": 0.05}
@@ -17,6 +19,8 @@ _MOST_THRESHOLDS = 1 << 22
 
 Masks = Sequence[Any] | np.ndarray
 """Masks whose ``numpy.asarray`` is bool ``(h, w)``, true on defects."""
+Place = Callable[[tuple[int, ...]], Box]
+"""Where in its map a picture of some height and width lies."""
 
 
 def mask_areas(masks: Masks) -> np.ndarray:
@@ -24,10 +28,15 @@ def mask_areas(masks: Masks) -> np.ndarray:
     return np.array([np.count_nonzero(np.asarray(mask)) for mask in masks], np.int64)
 
 
-def localization_metrics(masks: Masks | None, maps: np.ndarray) -> dict[str, float | None]:
+def localization_metrics(
+    masks: Masks | None,
+    maps: np.ndarray,
+    place: Place | None = None,
+    valid: np.ndarray | None = None,
+) -> dict[str, float | None]:
     """Pixel AUROC, pixel average precision and AUPRO of anomaly maps.
 
-    Each map is resized to its mask. AUPRO is the area under the curve of the per-region overlap,
+    The part of each map that shows the picture is resized to its mask. AUPRO is the area under the curve of the per-region overlap,
     which is the mean over all defects of the share of the defect's pixels that are found, against
     the false positive rate of all other pixels, up to a limit and divided by it (Bergmann et al.,
     "The MVTec Anomaly Detection Dataset", IJCV 2021).
@@ -39,6 +48,8 @@ def localization_metrics(masks: Masks | None, maps: np.ndarray) -> dict[str, flo
     Args:
         masks: n masks, or None.
         maps: float ``(n, H, W)``, higher for defects.
+        place: where in its map a picture of some height and width lies; None if it fills the map.
+        valid: bool ``(n, H, W)``, the pixels of the maps that count; None if all do.
 
     Returns:
         ``pixel_auroc``, ``pixel_average_precision``, ``aupro_30`` and ``aupro_5``: each 0 to 1, or
@@ -48,8 +59,11 @@ def localization_metrics(masks: Masks | None, maps: np.ndarray) -> dict[str, flo
     areas = mask_areas(() if masks is None else masks)
     if masks is None or not areas.any():
         return dict.fromkeys(names)
-    thresholds = _thresholds(_pairs(masks, maps, areas), _MOST_THRESHOLDS / areas.sum())
-    found = _count(_pairs(masks, maps), thresholds)
+    shown = functools.partial(_shown, masks, maps, place, valid)
+    thresholds = _thresholds(shown(areas), _MOST_THRESHOLDS / areas.sum())
+    if not len(thresholds):
+        return dict.fromkeys(names)
+    found = _count(shown(), thresholds)
     if not found[0, -1]:
         return dict.fromkeys(names)
     false_positives, positives, _ = found
@@ -63,39 +77,56 @@ def localization_metrics(masks: Masks | None, maps: np.ndarray) -> dict[str, flo
     return {name: float(value) for name, value in zip(names, results, strict=True)}
 
 
-def _pairs(
-    masks: Masks, maps: np.ndarray, areas: np.ndarray | None = None
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yields each mask with its resized map; with `areas`, only those of an area above 0."""
+class _Shown(NamedTuple):
+    """The pixels of one picture: the map's values, and which are defective and which good."""
+
+    values: np.ndarray
+    defective: np.ndarray
+    good: np.ndarray
+
+
+def _shown(
+    masks: Masks,
+    maps: np.ndarray,
+    place: Place | None,
+    valid: np.ndarray | None,
+    areas: np.ndarray | None = None,
+) -> Iterator[_Shown]:
+    """Yields each picture at its mask's size; with `areas`, only those of an area above 0."""
     for index, (packed, one) in enumerate(zip(masks, maps, strict=True)):
         if areas is None or areas[index]:
             mask = np.asarray(packed)
-            yield mask, resize_map(one, mask.shape)
+            region = place(mask.shape).region if place else slice(None)
+            counts = np.ones_like(mask)
+            if valid is not None:
+                counts = resize_map(valid[index][region], mask.shape) >= 0.5
+            values = resize_map(one[region], mask.shape)
+            yield _Shown(values, mask & counts, ~mask & counts)
 
 
-def _thresholds(pairs: Iterable[tuple[np.ndarray, np.ndarray]], share: float) -> np.ndarray:
+def _thresholds(pictures: Iterable[_Shown], share: float) -> np.ndarray:
     """The values of the defective pixels, ascending and distinct; if `share` < 1, of a draw."""
     rng = np.random.default_rng(0)
-    values = [values[mask] for mask, values in pairs]
+    values = [one.values[one.defective] for one in pictures]
     if share < 1:
         values = [one[rng.random(len(one)) < share] for one in values]
     return np.unique(np.concatenate(values))
 
 
-def _count(pairs: Iterable[tuple[np.ndarray, np.ndarray]], thresholds: np.ndarray) -> np.ndarray:
+def _count(pictures: Iterable[_Shown], thresholds: np.ndarray) -> np.ndarray:
     """How much is found with falling thresholds, float64 ``(3, 2 T + 2)``, from nothing to all.
 
     The rows are good pixels, defective pixels, and defects by the share of their pixels.
     """
     # Bin 2 i + 1 is for values equal to the threshold i, and the even bins for values between two.
     counts = np.zeros((3, 2 * len(thresholds) + 2))
-    for mask, values in pairs:
-        defects, _ = ndimage.label(mask, TOUCHING)
+    for values, defective, good in pictures:
+        defects, _ = ndimage.label(defective, TOUCHING)
         sizes = np.bincount(defects.ravel())
-        np.add.at(counts[0], _bins(np.sort(values[~mask]), thresholds), 1)
-        bins = _bins(values[mask], thresholds)
+        np.add.at(counts[0], _bins(np.sort(values[good]), thresholds), 1)
+        bins = _bins(values[defective], thresholds)
         np.add.at(counts[1], bins, 1)
-        np.add.at(counts[2], bins, 1 / sizes[defects[mask]])
+        np.add.at(counts[2], bins, 1 / sizes[defects[defective]])
     return np.cumsum(counts[:, ::-1], axis=1)
 
 

@@ -30,8 +30,8 @@ class Networks(NamedTuple):
 
 
 def image_shape(config: Config) -> Shape:
-    """``(H, W, C)`` of the images that the networks take."""
-    return (config.data.image_size, config.data.image_size, config.data.channels)
+    """``(H, W, C)`` of the images that the networks take: whole images, or their tiles."""
+    return (*config.data.network_size, config.data.channels)
 
 
 def build_networks(config: Config, rule: Rule | None = None, *, devices: int = 1) -> Networks:
@@ -98,8 +98,8 @@ def build_discriminator(config: Config) -> Discriminator:
     if not -stages <= fields.feature_layer < stages:
         raise ConfigError(
             f"discriminator.feature_layer: {fields.feature_layer} is not one of the {stages} "
-            f"stages that the discriminator has at {height} px; choose from {-stages} to "
-            f"{stages - 1}"
+            f"stages that the discriminator has at {min(height, width)} px; choose from {-stages} "
+            f"to {stages - 1}"
         )
     return Discriminator(
         width=fields.width,

@@ -7,6 +7,7 @@ from skimage.measure import find_contours
 
 from daad_jax.data import ImageSet
 from daad_jax.data.dataset import GOOD
+from daad_jax.data.frame import picture_box
 from daad_jax.data.masks import shrink
 from daad_jax.evaluation.evaluate import Evaluation, PseudoExamples
 from daad_jax.evaluation.picking import Example, pick_examples
@@ -75,7 +76,10 @@ def _card(evaluation: Evaluation, test: ImageSet, example: Example, scale: Scale
     name = test.names[index]
     path = ""
     if test.masks is not None:
-        path = outline(shrink(np.asarray(test.masks[index]), test.images.shape[1:3]))
+        mask, frame = np.asarray(test.masks[index]), np.zeros(test.images.shape[1:3], bool)
+        box = picture_box(mask.shape, evaluation.config.data)
+        frame[box.region] = shrink(mask, (box.height, box.width))
+        path = outline(frame)
     tiles = [
         page.tile(plots.squeeze(np.asarray(test.images[index])), "input", name),
         page.tile(plots.to_pixels(raw.reconstruction[index]), "reconstruction", name),

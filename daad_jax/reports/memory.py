@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from daad_jax.data import Dataset
+from daad_jax.data import Dataset, ImageSet
+from daad_jax.data.tiles import Tiles
 from daad_jax.evaluation import diagnostics
 from daad_jax.evaluation.diagnostics import BlockReads, Neighbours
 from daad_jax.evaluation.evaluate import Evaluation, evenly_spaced
@@ -23,7 +24,8 @@ _BLOCK_NOTE = (
     "largest weight. Where the result differs from the input, the memory has nothing more similar. "
     "A black block has only zero weights. The outline marks the block of the coarsest memory with "
     f"the largest error; its {_LISTED_ITEMS} largest weights are listed. If a map is also divided "
-    "along its channels, only the first block is shown."
+    "along its channels, only the first block is shown. Of a picture in tiles, the tile with the "
+    "largest error is shown."
 )
 _ITEM_NOTE = (
     "The most used items of each memory, from left to right. Top: the decoded image if the whole "
@@ -40,19 +42,18 @@ def section(evaluation: Evaluation, dataset: Dataset, positions: Sequence[int]) 
         return Html("")
     memories = scale_memories(scorer.networks.generator)
     rates = {scale: memory.rates for scale, memory in memories.items()}
-    train = np.asarray(evenly_spaced(dataset.train.images, _TRAINING_IMAGES))
+    train = evenly_spaced(scorer.cut(dataset.train.images), _TRAINING_IMAGES)
     near = diagnostics.nearest_blocks(scorer, train)
     test, cards = dataset.test, []
-    chosen = np.asarray(test.images[np.asarray(positions, int)])
+    chosen, errors = _seen(evaluation, scorer, test, positions)
     reads = diagnostics.block_reads(scorer, chosen, _LISTED_ITEMS) if positions else {}
     for index, position in enumerate(positions):
         own = {scale: BlockReads(*(one[index] for one in read)) for scale, read in reads.items()}
         pictures = {"input": chosen[index]}
         for scale, read in own.items():
             pictures[scale] = mosaic(read, near[scale], train, rates[scale])
-        error = evaluation.raw.anomaly_map[position]
         scale = list(own)[-1]
-        detail, path = _worst_block(scale, own[scale], error, rates[scale])
+        detail, path = _worst_block(scale, own[scale], errors[index], rates[scale])
         name = test.names[position]
         tiles = [page.tile(plots.squeeze(one), key, name, path) for key, one in pictures.items()]
         cards.append(page.example(tiles, test.kinds[position], detail, name))
@@ -63,6 +64,25 @@ def section(evaluation: Evaluation, dataset: Dataset, positions: Sequence[int]) 
         page.note(_ITEM_NOTE),
         *_most_used(scorer, near, train, rates),
     )
+
+
+def _seen(
+    evaluation: Evaluation, scorer: Scorer, test: ImageSet, positions: Sequence[int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """The images at some positions as the networks take them, and their anomaly maps.
+
+    Of a picture in tiles it is the tile with the largest error.
+    """
+    index = np.asarray(positions, int)
+    images, maps = np.asarray(test.images[index]), evaluation.raw.anomaly_map[index]
+    tiles, errors = scorer.cut(images), scorer.cut(maps[..., None])
+    if isinstance(tiles, Tiles) and isinstance(errors, Tiles):
+        maps = errors[:][..., 0]
+        count = len(tiles.tiling.corners)
+        worst = maps.max(axis=(1, 2)).reshape(-1, count).argmax(axis=1)
+        chosen = np.arange(len(index)) * count + worst
+        images, maps = tiles[chosen], maps[chosen]
+    return images, maps
 
 
 def mosaic(read: BlockReads, near: Neighbours, images: np.ndarray, rates: Rates) -> np.ndarray:

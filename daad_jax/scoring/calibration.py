@@ -55,9 +55,17 @@ def calibrate(
 
 
 def fit_reference(raw: RawScores, step: int) -> Reference:
-    """Averages the maps of n >= 1 normal training images; `step` is that of the state."""
+    """Averages the maps of n >= 1 normal training images; `step` is that of the state.
+
+    Pixels that count in no image get the mean of the others.
+    """
     features = None if raw.feature_map is None else raw.feature_map.mean(axis=0)
-    return Reference(step, raw.anomaly_map.mean(axis=0), features)
+    if raw.valid is None:
+        return Reference(step, raw.anomaly_map.mean(axis=0), features)
+    counts = raw.valid.sum(axis=0)
+    mean = raw.anomaly_map.sum(axis=0) / np.maximum(counts, 1)
+    mean = np.where(counts > 0, mean, mean[counts > 0].mean())
+    return Reference(step, mean.astype(np.float32), features)
 
 
 def calibrated_inputs(

@@ -61,11 +61,16 @@ def fit_deviation(values: np.ndarray, light: np.ndarray) -> Deviation:
     )
 
 
-def image_light(images: np.ndarray) -> np.ndarray:
+def image_light(images: np.ndarray, valid: np.ndarray | None = None) -> np.ndarray:
     """The light of uint8 images ``(n, H, W, C)``: float64 ``(n, 2)``.
 
-    The columns are the logarithms of an image's mean and of its standard deviation.
+    The columns are the logarithms of the mean and of the standard deviation of an image's pixels,
+    or of those that count, by `valid` bool ``(n, H, W)``.
     """
-    pixels = (1, 2, 3)
-    mean, spread = images.mean(pixels, dtype=np.float64), images.std(pixels, dtype=np.float64)
+    if valid is not None:
+        counted = [one[counts] for one, counts in zip(images, valid, strict=True)]
+        mean, spread = (np.array([f(one) for one in counted]) for f in (np.mean, np.std))
+    else:
+        pixels = (1, 2, 3)
+        mean, spread = images.mean(pixels, dtype=np.float64), images.std(pixels, dtype=np.float64)
     return np.log(np.stack([mean + 1.0, spread + 1.0], axis=1))

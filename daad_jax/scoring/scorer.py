@@ -11,11 +11,14 @@ from jax.sharding import Mesh
 
 from daad_jax.addressing import ItemUsage, ReadSummary, item_usage
 from daad_jax.config import Config
+from daad_jax.data.dataset import split_valid
+from daad_jax.data.tiles import Tiles, cut, tiling
 from daad_jax.errors import NonFiniteError
 from daad_jax.models.autoencoder import normalize_images, scale_memories
 from daad_jax.models.blocks import group
 from daad_jax.models.build import Networks
 from daad_jax.models.restoration import restorations
+from daad_jax.models.validity import cell_shares
 from daad_jax.runtime import sharding, signals
 from daad_jax.runtime.compiler import compiler_options
 from daad_jax.scoring import scores
@@ -32,19 +35,26 @@ def score_images(
     networks: Networks,
     variables: Variables,
     images: jax.Array,
-    blur: jax.Array,
+    blur: scores.Blur,
     corruption: str = "none",
+    tiled: str = "",
 ) -> dict[str, jax.Array]:
     """Scores one batch of images ``(B, H, W, C)`` in [-1, 1]; pure, to be jitted or vmapped.
 
     Batch normalisation uses running statistics, so an image's scores do not depend on the rest of
-    the batch. `blur` ``(H, H)`` is from `daad_jax.scoring.scores.blur_matrix`.
+    the batch. `blur` is that of `daad_jax.scoring.scores.anomaly_map`. Images may have the channel
+    of `daad_jax.data.dataset.split_valid`. Pixels that do not count are those of the image in the
+    reconstruction, and 0 in the maps.
 
     Returns ``reconstruction_score`` (B,), ``anomaly_map`` (B, H, W), ``reconstruction`` (B, H, W,
     C) and, with a discriminator, ``alignment_score`` (B,) and ``feature_map`` (B, h, w). They are
-    means over the restorations of `corruption`; the reconstruction is the first of them.
+    means over the restorations of `corruption`; the reconstruction is the first of them. `tiled`
+    adds ``error_map`` (B, H, W), the error before smoothing.
     """
     generator, discriminator = cast(Any, networks)
+    images, valid = split_valid(images)
+    if valid is not None:
+        valid = (valid > 0).astype(jnp.float32)
 
     def rebuild(seen: jax.Array) -> jax.Array:
         reconstruction: jax.Array = generator.apply(variables[0], seen, train=False).reconstruction
@@ -56,15 +66,22 @@ def score_images(
 
     results, own = [], None if discriminator is None else features(images)
     restored = restorations(corruption, rebuild, images)
+    if valid is not None:
+        restored = [jnp.where(valid > 0, one, images) for one in restored]
     for reconstruction in restored:
         result = {
-            "reconstruction_score": scores.mean_squared(images, reconstruction),
-            "anomaly_map": scores.anomaly_map(images, reconstruction, blur),
+            "reconstruction_score": scores.mean_squared(images, reconstruction, valid),
+            "anomaly_map": scores.anomaly_map(images, reconstruction, blur, valid),
         }
+        if tiled:
+            result["error_map"] = scores.squared_map(images, reconstruction)
         if own is not None:
             rebuilt = features(reconstruction)
-            result["alignment_score"] = scores.mean_squared(own, rebuilt)
+            result["alignment_score"] = scores.mean_squared(own, rebuilt, valid)
             result["feature_map"] = scores.squared_map(own, rebuilt)
+            if valid is not None:
+                share = cell_shares(valid, (own.shape[1], own.shape[2]))[..., 0]
+                result["feature_map"] *= share > 0
         results.append(result)
     mean = jax.tree.map(lambda *parts: sum(parts) / len(parts), *results)
     return mean | {"reconstruction": restored[0]}
@@ -87,11 +104,13 @@ def memory_use(
 ) -> dict[str, MemoryUse]:
     """Sums up how one batch ``(B, H, W, C)`` in [-1, 1] reads each memory; pure, to be jitted.
 
-    `counted` ``(B,)`` is 1.0 for a real image and 0.0 for padding. Returns a `MemoryUse` for each
-    scale with a memory, by name.
+    Blocks of pixels that do not count are read like others. `counted` ``(B,)`` is 1.0 for a real
+    image and 0.0 for padding of the batch. Returns a `MemoryUse` for each scale with a memory, by
+    name.
     """
     generator = cast(Any, networks.generator)
-    output = generator.apply(variables[0], images, train=False, return_weights=True)
+    colours, _ = split_valid(images)
+    output = generator.apply(variables[0], colours, train=False, return_weights=True)
     result = {}
     for scale, memory in scale_memories(networks.generator).items():
         read = output.reads[scale]
@@ -105,6 +124,7 @@ def memory_use(
 class Scorer:
     """Scores uint8 images with trained networks.
 
+    Large pictures are cut into tiles, if `data.tile` says so, and their maps are put together.
     Images are scored in full batches. A call with fewer images uses the smallest of `batch_sizes`
     that holds them, so that a single image is not padded to a full batch.
     """
@@ -115,36 +135,61 @@ class Scorer:
         """Takes the networks and their variables, which are on the mesh; compiles at first use."""
         self.networks, self.variables, self._mesh = networks, variables, mesh
         self.batch_sizes = _batch_sizes(config.score.batch_size, mesh.size)
-        size, sigma = config.data.image_size, config.score.map_sigma
-        self._blur = jnp.asarray(scores.blur_matrix(size, sigma))
+        sides, sigma = config.data.network_size, config.score.map_sigma
+        down, across = (jnp.asarray(scores.blur_matrix(side, sigma)) for side in sides)
+        self._blur, self._data = (down, across), config.data
         whole, split = sharding.replicated(mesh), sharding.batched(mesh)
-        corruption = config.train.corruption
-        self._score = _jitted(score_images, networks, mesh, (whole, split), corruption)
+        options = (config.train.corruption, *(["tiled"] if tiling(config.data) else []))
+        self._score = _jitted(score_images, networks, mesh, (whole, split), *options)
         self._use = _jitted(memory_use, networks, mesh, (split, whole))
 
     def __call__(self, images: np.ndarray) -> RawScores:
         """Scores uint8 images ``(n, H, W, C)`` in 0 to 255.
 
-        Raises NonFiniteError, which names the first image with a score or map that is not finite.
+        They may have the channel of `daad_jax.data.dataset.split_valid`. Raises NonFiniteError,
+        which names the first image with a score or map that is not finite.
         """
-        parts = []
-        for count, batch in self.batches(images):
-            result = jax.device_get(self._score(self.variables, batch, self._blur))
-            parts.append({name: values[:count] for name, values in result.items()})
-        joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        tiles = self.cut(images)
+        joined = self._score_tiles(tiles) if isinstance(tiles, Tiles) else self._score_all(tiles)
         _check_finite(joined)
         alignment = joined.get("alignment_score")
+        colours, valid = split_valid(images)
+        valid = None if valid is None else valid[..., 0] > 0
         return RawScores(
             joined["reconstruction_score"].astype(np.float64),
             None if alignment is None else alignment.astype(np.float64),
             joined["anomaly_map"],
             joined.get("feature_map"),
             joined["reconstruction"],
-            image_light(images),
+            image_light(colours, valid),
+            valid,
         )
 
-    def memory_use(self, images: np.ndarray) -> dict[str, MemoryUse]:
-        """Sums up, in float64, how uint8 images ``(n, H, W, C)``, n >= 1, read each memory."""
+    def cut(self, images: np.ndarray) -> np.ndarray | Tiles:
+        """The images that the networks take: those given, or their tiles."""
+        return cut(images, self._data)
+
+    def _score_all(self, images: np.ndarray | Tiles) -> dict[str, np.ndarray]:
+        parts = []
+        for count, batch in self.batches(images):
+            result = jax.device_get(self._score(self.variables, batch, self._blur))
+            parts.append({name: values[:count] for name, values in result.items()})
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def _score_tiles(self, tiles: Tiles) -> dict[str, np.ndarray]:
+        """Scores pictures one by one, so that only the tiles of one are in memory."""
+        blank = np.zeros((1, *tiles.images.shape[1:]), np.uint8)  # gives the shapes of no pictures
+        pictures = tiles.images if len(tiles.images) else blank
+        parts = []
+        for index in range(len(pictures)):
+            own = Tiles(pictures[index : index + 1], tiles.tiling)
+            parts.append(_blended(self._score_all(own), own))
+        return {
+            name: np.stack([part[name] for part in parts])[: len(tiles.images)] for name in parts[0]
+        }
+
+    def memory_use(self, images: np.ndarray | Tiles) -> dict[str, MemoryUse]:
+        """Sums up, in float64, how uint8 images, n >= 1 as `cut` returns, read each memory."""
         totals: dict[str, MemoryUse] = {}
         for count, batch in self.batches(images):
             counted = (np.arange(len(batch)) < count).astype(np.float32)
@@ -154,7 +199,7 @@ class Scorer:
                 totals[scale] = sums if old is None else jax.tree.map(np.add, old, sums)
         return totals
 
-    def batches(self, images: np.ndarray) -> Iterator[tuple[int, jax.Array]]:
+    def batches(self, images: np.ndarray | Tiles) -> Iterator[tuple[int, jax.Array]]:
         """Yields padded uint8 batches on the devices, each with its number of real images."""
         size = next((one for one in self.batch_sizes if one >= len(images)), self.batch_sizes[-1])
         for start in range(0, max(len(images), 1), size):  # no images are one batch of padding
@@ -165,6 +210,29 @@ class Scorer:
             padded[:count] = batch
             padded[count:] = padded[0]
             yield count, sharding.place_batch(padded.shape, padded.__getitem__, self._mesh)
+
+
+def _blended(scored: dict[str, np.ndarray], tiles: Tiles) -> dict[str, np.ndarray]:
+    """The scores and maps of one picture from those of its tiles.
+
+    R and L are means of the blended errors over the pixels that count. Cells of the feature map
+    become the pixels that they cover.
+    """
+    blend, tile = tiles.tiling.blend, tiles.tiling.tile
+    valid = split_valid(tiles.images[0])[1]
+    counts = np.ones(tiles.images.shape[1:3], bool) if valid is None else valid[..., 0] > 0
+    error = blend(scored["error_map"])
+    result = {
+        "reconstruction_score": error[counts].mean(dtype=np.float64),
+        "anomaly_map": blend(scored["anomaly_map"]),
+        "reconstruction": blend(scored["reconstruction"]),
+    }
+    if (features := scored.get("feature_map")) is not None:
+        for axis, side in enumerate(tile, 1):
+            features = features.take(np.arange(side) * features.shape[axis] // side, axis)
+        result["feature_map"] = blend(features)
+        result["alignment_score"] = result["feature_map"][counts].mean(dtype=np.float64)
+    return result
 
 
 def _batch_sizes(batch_size: int, devices: int) -> tuple[int, ...]:

@@ -19,7 +19,10 @@ from scipy.special import log_ndtr
 
 from daad_jax.config import Config, ScoreConfig
 from daad_jax.errors import ConfigError, shown, suggestion
+from daad_jax.models.validity import count_only
 from daad_jax.scoring.deviation import Deviation
+
+Blur = tuple[jax.Array, jax.Array]
 
 _HIGHEST = jax.lax.Precision.HIGHEST
 
@@ -28,9 +31,11 @@ class RawScores(NamedTuple):
     """What the networks compute for n images, before any scaling.
 
     The scores R(x) and L(x) are float64 ``(n,)``. The `anomaly_map` is float32 ``(n, H, W)``. The
-    feature map, float32 ``(n, h, w)``, is the `squared_map` of the features f_D. The reconstruction
-    is float32 ``(n, H, W, C)`` in [-1, 1]. `light` is that of `daad_jax.scoring.deviation`. Without
-    a discriminator there is no L(x) and no feature map.
+    feature map, float32 ``(n, h, w)``, is the `squared_map` of the features f_D; of pictures in
+    tiles it has the size of the anomaly map. The reconstruction is float32 ``(n, H, W, C)`` in
+    [-1, 1]. `light` is that of `daad_jax.scoring.deviation`. `valid` is bool ``(n, H, W)``, or None
+    if all pixels count; the maps are 0 and the reconstruction is the image where pixels do not.
+    Without a discriminator there is no L(x) and no feature map.
     """
 
     reconstruction_score: np.ndarray
@@ -39,6 +44,7 @@ class RawScores(NamedTuple):
     feature_map: np.ndarray | None
     reconstruction: np.ndarray
     light: np.ndarray
+    valid: np.ndarray | None = None
 
 
 class Reference(NamedTuple):
@@ -170,13 +176,13 @@ def check_decision(config: Config) -> None:
         )
 
 
-def mean_squared(first: jax.Array, second: jax.Array) -> jax.Array:
+def mean_squared(first: jax.Array, second: jax.Array, valid: jax.Array | None = None) -> jax.Array:
     """R(x) of images and reconstructions, or L(x) of their features f_D.
 
-    For arrays ``(B, h, w, c)`` it is the mean squared difference of each image, ``(B,)``. R is in
-    [0, 4].
+    For arrays ``(B, h, w, c)`` it is the mean squared difference of each image over what counts,
+    ``(B,)``. `valid` is that of `daad_jax.models.validity.count_only`. R is in [0, 4].
     """
-    return jnp.mean(jnp.square(first - second), axis=(1, 2, 3))
+    return jnp.mean(count_only(jnp.square(first - second), valid), axis=(1, 2, 3))
 
 
 def squared_map(first: jax.Array, second: jax.Array) -> jax.Array:
@@ -184,13 +190,25 @@ def squared_map(first: jax.Array, second: jax.Array) -> jax.Array:
     return jnp.mean(jnp.square(first - second), axis=-1)
 
 
-def anomaly_map(images: jax.Array, reconstruction: jax.Array, blur: jax.Array) -> jax.Array:
-    """The smoothed `squared_map` of square images ``(B, H, H, C)`` in [-1, 1]. Not in the paper.
+def anomaly_map(
+    images: jax.Array, reconstruction: jax.Array, blur: Blur, valid: jax.Array | None = None
+) -> jax.Array:
+    """The smoothed `squared_map` of images ``(B, H, W, C)`` in [-1, 1]. Not in the paper.
 
-    `blur` ``(H, H)`` is from `blur_matrix`. Returns ``(B, H, H)`` in [0, 4].
+    `blur` holds the `blur_matrix` of the height and of the width. With `valid` ``(B, H, W, 1)``,
+    1.0 where a pixel counts and 0.0 elsewhere, smoothing is a mean over what counts, and the map is
+    0 elsewhere. Returns ``(B, H, W)`` in [0, 4].
     """
+
+    def smooth(values: jax.Array) -> jax.Array:
+        return jnp.einsum("ih,bhw,jw->bij", blur[0], values, blur[1], precision=_HIGHEST)
+
     error = squared_map(images, reconstruction)
-    return jnp.einsum("ih,bhw,jw->bij", blur, error, blur, precision=_HIGHEST)
+    if valid is None:
+        return smooth(error)
+    counts = valid[..., 0]
+    weight = jnp.where(counts > 0, smooth(counts), 1.0)
+    return counts * smooth(counts * error) / weight
 
 
 def blur_matrix(size: int, sigma: float) -> np.ndarray:
@@ -235,21 +253,29 @@ def map_maximum(maps: np.ndarray) -> np.ndarray:
     return maps.reshape(len(maps), -1).max(axis=1).astype(np.float64)
 
 
-def map_contrast(maps: np.ndarray) -> np.ndarray:
+def map_contrast(maps: np.ndarray, valid: np.ndarray | None = None) -> np.ndarray:
     """The maximum of each map divided by its median: how much the worst place stands out.
 
     Some images are harder to rebuild everywhere; the division removes that effect. The maps
-    ``(n, H, W)`` are not negative. Returns float64 ``(n,)``, at least 1 unless a map is zero. A
-    median of 0 counts as the smallest normal float32.
+    ``(n, H, W)`` are not negative. The median is that of the pixels that count, by `valid` bool
+    ``(n, H, W)``. Returns float64 ``(n,)``, at least 1 unless a map is zero. A median of 0 counts
+    as the smallest normal float32.
     """
-    flat = maps.reshape(len(maps), -1).astype(np.float64)
-    median = np.maximum(np.median(flat, axis=1), np.finfo(np.float32).tiny)
-    return np.asarray(flat.max(axis=1) / median)
+    median = np.maximum(
+        map_quantile(maps.astype(np.float64), 0.5, valid), np.finfo(np.float32).tiny
+    )
+    return np.asarray(map_maximum(maps) / median)
 
 
-def map_quantile(maps: np.ndarray, quantile: float) -> np.ndarray:
-    """A quantile in [0, 1] of each map ``(n, H, W)``, float64 ``(n,)``."""
-    return np.quantile(maps.reshape(len(maps), -1), quantile, axis=1).astype(np.float64)
+def map_quantile(maps: np.ndarray, quantile: float, valid: np.ndarray | None = None) -> np.ndarray:
+    """A quantile in [0, 1] of each map ``(n, H, W)``, float64 ``(n,)``.
+
+    It is that of the pixels that count, by `valid` bool ``(n, H, W)``.
+    """
+    if valid is None:
+        return np.quantile(maps.reshape(len(maps), -1), quantile, axis=1).astype(np.float64)
+    counted = [one[counts] for one, counts in zip(maps, valid, strict=True)]
+    return np.array([np.quantile(one, quantile) for one in counted], np.float64)
 
 
 def _fused(inputs: ScoreInputs, protocol: str) -> np.ndarray:
@@ -329,7 +355,7 @@ SCORES: dict[str, Score] = {
     ),
     "R_max": Score(lambda x: map_maximum(x.raw.anomaly_map), "maximum of the anomaly map"),
     "R_quantile": Score(
-        lambda x: map_quantile(x.raw.anomaly_map, x.settings.map_quantile),
+        lambda x: map_quantile(x.raw.anomaly_map, x.settings.map_quantile, x.raw.valid),
         "upper quantile of the anomaly map",
     ),
     "L_max": Score(
@@ -342,12 +368,12 @@ SCORES: dict[str, Score] = {
         _REFERENCE,
     ),
     "R_quantile_relative": Score(
-        lambda x: map_quantile(_map(x, relative=True), x.settings.map_quantile),
+        lambda x: map_quantile(_map(x, relative=True), x.settings.map_quantile, x.raw.valid),
         "upper quantile of the relative map",
         needs=_REFERENCE,
     ),
     "R_contrast_relative": Score(
-        lambda x: map_contrast(_map(x, relative=True)),
+        lambda x: map_contrast(_map(x, relative=True), x.raw.valid),
         "maximum over median of the relative map",
         True,
         _REFERENCE,

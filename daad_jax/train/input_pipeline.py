@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from daad_jax.data.tiles import Tiles
 from daad_jax.errors import ConfigError
 from daad_jax.runtime import processes, sharding
 from daad_jax.train.batches import BatchOrder
@@ -43,9 +44,11 @@ class BatchSource(NamedTuple):
 
 
 def open_source(
-    choice: str, images: np.ndarray, order: BatchOrder, program: Program
+    choice: str, images: np.ndarray | Tiles, order: BatchOrder, program: Program
 ) -> BatchSource:
     """Decides where the training images, uint8 ``(n, H, W, C)``, are kept, and places them there.
+
+    Of tiles, the pictures are kept, and batches are cut from them.
 
     `choice` is `data.on_device`. "yes" places the images on every device once and gathers batches
     there. "no" reads batches from the host's images, which may be memory-mapped. "auto" is "yes" on
@@ -57,7 +60,7 @@ def open_source(
     return BatchSource(make(images, order, program.mesh), on_devices)
 
 
-def _keep_on_devices(choice: str, images: np.ndarray, program: Program) -> bool:
+def _keep_on_devices(choice: str, images: np.ndarray | Tiles, program: Program) -> bool:
     mesh = program.mesh
     if choice == "no" or (choice == "auto" and mesh.devices.flat[0].platform == "cpu"):
         return False
@@ -102,7 +105,9 @@ def open_pipeline(source: BatchSource, steps: range) -> Iterator[Take]:
             pool.shutdown(cancel_futures=True)
 
 
-def _streamed(images: np.ndarray, order: BatchOrder, mesh: Mesh) -> Callable[[int], jax.Array]:
+def _streamed(
+    images: np.ndarray | Tiles, order: BatchOrder, mesh: Mesh
+) -> Callable[[int], jax.Array]:
     """Reads batches from the host's images; each process reads the share of its own devices."""
 
     def read(step: int) -> jax.Array:
@@ -113,24 +118,37 @@ def _streamed(images: np.ndarray, order: BatchOrder, mesh: Mesh) -> Callable[[in
     return read
 
 
-def _gathered(images: np.ndarray, order: BatchOrder, mesh: Mesh) -> Callable[[int], jax.Array]:
+def _gathered(
+    images: np.ndarray | Tiles, order: BatchOrder, mesh: Mesh
+) -> Callable[[int], jax.Array]:
     """Places the images whole on every device, and gathers batches there."""
-    held = sharding.place_whole(images, mesh)
+    held = sharding.place_whole(images.images if isinstance(images, Tiles) else images, mesh)
+    gather = _gather(mesh, images.tiling.tile if isinstance(images, Tiles) else None)
 
     def read(step: int) -> jax.Array:
         indices = order.indices(step).astype(np.int32)
-        placed = sharding.place_batch(indices.shape, indices.__getitem__, mesh)
-        return _gather(mesh)(held, placed)
+        places = images.places(indices) if isinstance(images, Tiles) else indices
+        placed = sharding.place_batch(places.shape, places.__getitem__, mesh)
+        return gather(held, placed)
 
     return read
 
 
 @functools.lru_cache(maxsize=2)
-def _gather(mesh: Mesh) -> Callable[[jax.Array, jax.Array], jax.Array]:
+def _gather(
+    mesh: Mesh, tile: tuple[int, int] | None
+) -> Callable[[jax.Array, jax.Array], jax.Array]:
     """Compiled by itself: the train step must not depend on the number of images."""
 
-    def gather(images: jax.Array, indices: jax.Array) -> jax.Array:
-        return jnp.take(images, indices, axis=0, mode="clip")
+    def gather(images: jax.Array, places: jax.Array) -> jax.Array:
+        if tile is None:
+            return jnp.take(images, places, axis=0, mode="clip")
+
+        def cut(place: jax.Array) -> jax.Array:
+            start = (*place, jnp.zeros((), place.dtype))
+            return jax.lax.dynamic_slice(images, start, (1, *tile, images.shape[-1]))[0]
+
+        return jax.vmap(cut)(places)
 
     split = sharding.batched(mesh)
     return jax.jit(gather, in_shardings=(sharding.replicated(mesh), split), out_shardings=split)

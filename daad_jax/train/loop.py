@@ -10,6 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from daad_jax.config import Config
+from daad_jax.data.tiles import Tiles
 from daad_jax.errors import ConfigError, NonFiniteError
 from daad_jax.models.build import Networks
 from daad_jax.runtime import processes, sharding, signals
@@ -40,7 +41,7 @@ class Plan(NamedTuple):
 
 
 def make_plan(config: Config, count: int, stop_at: int | None = None) -> Plan:
-    """Makes the plan of a run with `count` training images.
+    """Makes the plan of a run with `count` training images, or tiles of them.
 
     It stops after `stop_at` updates if that is before the end. Raises ConfigError if a batch is
     larger than the training set.
@@ -69,7 +70,7 @@ def total_steps(config: Config, count: int) -> int:
 def train(
     config: Config,
     networks: Networks,
-    images: np.ndarray,
+    images: np.ndarray | Tiles,
     *,
     run: Path | Callable[[], Path] | None = None,
     mesh: Mesh | None = None,
@@ -82,7 +83,7 @@ def train(
     Args:
         config: a validated config.
         networks: the modules of the config.
-        images: training images, uint8 ``(n, H, W, C)`` in 0 to 255.
+        images: training images or their tiles, uint8 ``(n, H, W, C)`` in 0 to 255.
         run: the folder of an open run, or a function that opens the run and returns its folder; it
             is called after the checks. Checkpoints and logs go there; None reads and writes none.
         mesh: the devices; by default all of them.

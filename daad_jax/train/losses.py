@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from daad_jax.config import Config
 from daad_jax.errors import ConfigError, suggestion
+from daad_jax.models.validity import count_only
 
 
 class StepOutputs(NamedTuple):
@@ -24,6 +25,8 @@ class StepOutputs(NamedTuple):
         features_fake: f_D(x_hat), ``(B, h, w, c)``; None without a discriminator.
         logits_real: the discriminator's logits of the images, ``(B,)``; None without one.
         logits_fake: the discriminator's logits of the reconstructions, ``(B,)``; None without one.
+        valid: ``(B, H, W, 1)``, 1.0 where a pixel counts and 0.0 elsewhere; there the
+            reconstruction is the image. None if all pixels count.
         addressing: weighted sum of the losses of the addressing rules, a scalar; None if no rule
             has a loss.
     """
@@ -35,6 +38,7 @@ class StepOutputs(NamedTuple):
     logits_real: jax.Array | None = None
     logits_fake: jax.Array | None = None
     addressing: jax.Array | None = None
+    valid: jax.Array | None = None
 
 
 class Loss(NamedTuple):
@@ -154,9 +158,11 @@ def discriminator_loss(
 def reconstruction_loss(outputs: StepOutputs, spec: LossSpec) -> jax.Array:
     """L_rec, Eq. (4): the mean over images of the L2 norm of ``x - x_hat``, a scalar, at least 0.
 
-    The norm is not squared, as the paper writes it. `rec_norm` offers other readings.
+    The norm is not squared, as the paper writes it. `rec_norm` offers other readings. Where not all
+    pixels count, those that do are weighted up by `daad_jax.models.validity.count_only`.
     """
-    return _reduce(jnp.square(outputs.images - outputs.reconstruction), spec.rec_norm)
+    error = jnp.square(outputs.images - outputs.reconstruction)
+    return _reduce(count_only(error, outputs.valid), spec.rec_norm)
 
 
 def adversarial_loss(outputs: StepOutputs, spec: LossSpec) -> jax.Array:
@@ -177,13 +183,14 @@ def alignment_loss(outputs: StepOutputs, spec: LossSpec) -> jax.Array:
     """
     assert outputs.features_real is not None
     assert outputs.features_fake is not None
-    return _reduce(jnp.square(outputs.features_real - outputs.features_fake), spec.ali_norm)
+    error = jnp.square(outputs.features_real - outputs.features_fake)
+    return _reduce(count_only(error, outputs.valid), spec.ali_norm)
 
 
 def absolute_loss(outputs: StepOutputs, spec: LossSpec) -> jax.Array:
     """Mean absolute error of the reconstruction, a scalar in [0, 2]. Not in the paper."""
     del spec
-    return jnp.mean(jnp.abs(outputs.images - outputs.reconstruction))
+    return jnp.mean(count_only(jnp.abs(outputs.images - outputs.reconstruction), outputs.valid))
 
 
 def discriminator_error(logits_real: jax.Array, logits_fake: jax.Array) -> jax.Array:

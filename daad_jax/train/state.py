@@ -14,6 +14,7 @@ import optax
 from jax.sharding import Mesh
 
 from daad_jax.config import Config
+from daad_jax.data.dataset import split_valid
 from daad_jax.models.build import Networks, image_shape
 from daad_jax.runtime import sharding
 from daad_jax.workdir.checkpoint import Checkpoints
@@ -82,10 +83,12 @@ def init_state(
 ) -> TrainState:
     """Makes the state at step 0. Pure: it can be jitted, sharded and shape-evaluated.
 
-    The memory items are scaled to the queries of the training images ``(B, H, W, C)`` in [-1, 1].
-    Running means are 0 and running variances 1. With `average` the state holds a running average of
-    the variables.
+    The memory items are scaled to the queries of the training images ``(B, H, W, C)`` in [-1, 1],
+    perhaps with the channel of `daad_jax.data.dataset.split_valid`, which is not used. Running
+    means are 0 and running variances 1. With `average` the state holds a running average of the
+    variables.
     """
+    images, _ = split_valid(images)
     generator_key, discriminator_key = jax.random.split(key)
     generator = _init_network(networks.generator, adam, generator_key, images)
     discriminator = None

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from daad_jax.config import Config
+from daad_jax.data.dataset import split_valid
 from daad_jax.models.autoencoder import memory_metrics, normalize_images
 from daad_jax.models.build import Networks
 from daad_jax.models.discriminator import Discriminator
@@ -93,7 +94,9 @@ def make_train_step(
     and no update, except of its batch statistics.
 
     Returns a pure function ``train_step(state, images, key) -> StepResult``. The images are uint8
-    ``(B, H, W, C)`` in 0 to 255. The key is the run's; the step is folded into it.
+    ``(B, H, W, C)`` in 0 to 255, perhaps with the channel of `daad_jax.data.dataset.split_valid`:
+    pixels that do not count then have no part in the losses. The key is the run's; the step is
+    folded into it.
     """
 
     def train_step(state: TrainState, images: jax.Array, key: jax.Array) -> StepResult:
@@ -126,7 +129,7 @@ def gradients(
 ) -> Gradients:
     """Computes the gradient of each network's loss from one forward pass.
 
-    The images are ``(B, H, W, C)`` in [-1, 1]. `noise` is a random key, which only addressing rules
+    The images are those of `prepare_images`. `noise` is a random key, which only addressing rules
     with noise and a corruption need.
     """
     discriminator_params = state.discriminator and state.discriminator.params
@@ -174,7 +177,7 @@ def loss_gradients(
     outputs, _ = _forward(networks, spec, state, images, noise, state.generator.params)
 
     def weighted(reconstruction: jax.Array) -> Metrics:
-        seen = StepOutputs(images, reconstruction)
+        seen = StepOutputs(outputs.images, reconstruction, valid=outputs.valid)
         if networks.discriminator is not None and state.discriminator is not None:
             variables, joint = state.discriminator.variables, spec.joint_batch_norm
             seen, _ = _discriminate(networks.discriminator, variables, seen, joint=joint)
@@ -189,7 +192,8 @@ def loss_gradients(
 def prepare_images(images: jax.Array, key: jax.Array, spec: StepSpec) -> jax.Array:
     """Normalises images and flips each at random, if `spec` says so.
 
-    Maps uint8 ``(B, H, W, C)`` in 0 to 255 to float32 in [-1, 1].
+    Maps uint8 ``(B, H, W, C)`` in 0 to 255 to float32 in [-1, 1]. The channel of
+    `daad_jax.data.dataset.split_valid` is treated like a colour.
     """
     images = normalize_images(images)
     horizontal_key, vertical_key = jax.random.split(key)
@@ -215,6 +219,7 @@ def _forward(
     discriminator_params: Any = None,
 ) -> tuple[StepOutputs, Any]:
     """Runs both networks; `discriminator_params` None uses those of the state, as constants."""
+    images, valid = split_valid(images)
     seen = images
     if spec.corruption != "none":
         assert noise is not None
@@ -228,9 +233,14 @@ def _forward(
     )
     summaries = generated.summaries
     rule_losses = [one.loss for one in summaries.values() if one.loss is not None]
+    reconstruction = generated.reconstruction
+    if valid is not None:
+        valid = (valid > 0).astype(jnp.float32)
+        reconstruction = jnp.where(valid > 0, reconstruction, images)
     outputs = StepOutputs(
         images,
-        generated.reconstruction,
+        reconstruction,
+        valid=valid,
         addressing=sum(rule_losses, jnp.zeros(())) if rule_losses else None,
     )
     discriminator_stats = None

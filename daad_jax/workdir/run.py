@@ -28,6 +28,7 @@ IMAGES_FILE = "images.json"
 CHANGEABLE_FIELDS = (
     "data.root",
     "data.test_root",
+    "data.ignore",
     "data.memory_limit_mb",
     "data.on_device",
     "data.cache_dir",

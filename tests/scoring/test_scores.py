@@ -34,7 +34,7 @@ def test_anomaly_score_fuses():
 
 @pytest.mark.parametrize("sigma", [0.0, 1.5])
 def test_anomaly_map_is_the_smoothed_channel_mean(sigma):
-    result = jax.jit(scores.anomaly_map)(X, Y, scores.blur_matrix(8, sigma))
+    result = jax.jit(scores.anomaly_map)(X, Y, (scores.blur_matrix(8, sigma),) * 2)
     error = ((X - Y) ** 2).mean(-1)
     expected = [ndimage.gaussian_filter(one, sigma, mode="reflect") for one in error]
     np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-6)
@@ -65,7 +65,7 @@ def test_localised_scores_look_at_the_worst_place():
 
 
 def test_the_blur_asks_for_full_float32_products():
-    text = jax.jit(scores.anomaly_map).lower(X, Y, scores.blur_matrix(8, 1.0)).as_text()
+    text = jax.jit(scores.anomaly_map).lower(X, Y, (scores.blur_matrix(8, 1.0),) * 2).as_text()
     products = [line for line in text.splitlines() if "dot_general" in line]
     assert products
     assert all("HIGHEST" in line for line in products)
@@ -82,3 +82,15 @@ def test_a_decision_by_the_discriminator_needs_one():
         daad_jax.check(tiny_config("daad", score__decision="L_max"))
     with pytest.raises(ConfigError, match="no score 'A_paper'"):
         daad_jax.check(tiny_config(score__decision="A_paper"))
+
+
+def test_quantile_and_contrast_are_those_of_the_pixels_that_count():
+    maps = RNG.random((3, 8, 8)).astype(np.float32)
+    valid = RNG.random((3, 8, 8)) < 0.5
+    hidden = np.where(valid, maps, 0.0)
+    for index in range(3):
+        counted = maps[index][valid[index]]
+        found = scores.map_quantile(hidden, 0.3, valid)[index]
+        np.testing.assert_allclose(found, np.quantile(counted, 0.3))
+        contrast = scores.map_contrast(hidden, valid)[index]
+        np.testing.assert_allclose(contrast, counted.max() / np.median(counted), rtol=1e-6)

@@ -39,7 +39,7 @@ class Images(np.ndarray):
 
 def with_images(dataset, read):
     kind = type("Read", (Images,), {"read": lambda self, index: read(index)})
-    train = dataclasses.replace(dataset.train, images=dataset.train.images.view(kind))
+    train = dataclasses.replace(dataset.train, inputs=dataset.train.images.view(kind))
     return dataclasses.replace(dataset, train=train)
 
 

@@ -26,7 +26,7 @@ def last_loss(folder, setting, **overrides):
     )
     textures = daad_jax.load_dataset(default().data, "gravel").train.images
     dataset = tiny_dataset(config)
-    train = dataclasses.replace(dataset.train.take(slice(8)), images=textures[:8, ::4, ::4])
+    train = dataclasses.replace(dataset.train.take(slice(8)), inputs=textures[:8, ::4, ::4])
     dataset = dataclasses.replace(dataset, train=train)
     daad_jax.fit(config, dataset, workdir=folder, log=lambda _: None)
     return float(read_metrics(folder)["loss/rec"][-1])

@@ -294,3 +294,48 @@ def test_bfloat16_is_used_by_convolutions_only():
     text = step.lower(state, IMAGES, KEY).as_text()
     assert re.search(r"stablehlo.convolution.*xbf16>", text)
     assert not re.search(r"stablehlo.convolution.*xf32>", text)
+
+
+def with_valid(valid):
+    return np.concatenate([IMAGES, np.broadcast_to(valid, IMAGES.shape).astype(np.uint8)], axis=-1)
+
+
+def test_where_all_pixels_count_the_step_is_the_one_without_the_channel():
+    _, _, state, step = make()
+    plain, masked = (step(state, images, KEY).metrics for images in (IMAGES, with_valid(255)))
+    for name, value in plain.items():
+        np.testing.assert_allclose(masked[name], value, rtol=1e-3, atol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("norm", ["mean_squared", "norm", "root_mean_squared"])
+def test_pixels_that_do_not_count_have_no_part_in_the_reconstruction_loss(norm):
+    valid = np.full((8, 16, 16, 1), 255)
+    valid[:, 4:, :6] = 0
+    plain = {"data__flip_horizontal": False, "data__flip_vertical": False}
+    networks, _, state, step = make("ae", **plain, loss__rec_norm=norm)
+    pixels = normalize_images(jnp.asarray(IMAGES))
+    reconstruct = jax.jit(functools.partial(networks.generator.apply, train=True, mutable=True))
+    made = reconstruct(state.generator.variables, pixels)[0].reconstruction
+    squares = np.square(np.asarray(made - pixels))[valid > 0].reshape(8, -1)
+    size = 16 * 16  # a norm is weighted up to the whole image
+    expected = {
+        "mean_squared": squares.mean(),
+        "norm": np.sqrt(squares.mean(1) * size).mean(),
+        "root_mean_squared": np.sqrt(squares.mean(1)).mean(),
+    }
+    loss = step(state, with_valid(valid), KEY).metrics["loss/rec"]
+    np.testing.assert_allclose(loss, expected[norm], rtol=1e-5)
+
+
+def test_what_does_not_count_has_no_gradient():
+    spec = LossSpec((Term("rec", 1.0, LOSSES["rec"]), Term("l1", 1.0, LOSSES["l1"])))
+    images = normalize_images(jnp.asarray(IMAGES))
+    valid = jnp.ones((8, 16, 16, 1)).at[:, 4:, :6].set(0.0)
+
+    def loss(made):
+        kept = jnp.where(valid > 0, made, images)
+        return losses.generator_loss(losses.StepOutputs(images, kept, valid=valid), spec)[0]
+
+    slope = jax.jit(jax.grad(loss))(jnp.zeros_like(images))
+    assert (slope[valid == 0] == 0).all()
+    assert (slope[valid > 0] != 0).any()

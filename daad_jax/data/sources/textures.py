@@ -74,14 +74,17 @@ def load(config: DataConfig, category: str, cache: Path | None) -> Dataset:
         30 of each defect (patch, strip, scratch, stain), whose masks cover 0.5 to 5 % of a crop.
 
     Raises:
-        ConfigError: if the config asks for another size, channels or brightness.
+        ConfigError: if the config asks for another size, channels or brightness, or for a region
+            to ignore.
     """
-    if config.image_size != CROP or config.channels != 1:
+    if config.picture_size != (CROP, CROP) or config.channels != 1:
         raise ConfigError(
             f"data.image_size: the textures need data.image_size={CROP} and data.channels=1"
         )
     if config.brightness != "kept":
         raise ConfigError("data.brightness: the textures need data.brightness='kept'")
+    if config.ignore:
+        raise ConfigError("data.ignore: the textures have no region to ignore; leave it empty")
     photographs = {name: read_photograph(name) for name in CATEGORIES}
     own = photographs[category]
     others = [photographs[name] for name in CATEGORIES if name != category]
@@ -149,7 +152,7 @@ def _crops(photograph: Array, region: tuple[Region, ...], count: int, rng: Rng) 
 
 def _blob(rng: Rng) -> np.ndarray:
     """A random connected region of 2 to 5 % of the crop."""
-    return blob_field(CROP, (0.02, 0.047), rng) < 1.0
+    return blob_field((CROP, CROP), (0.02, 0.047), rng) < 1.0
 
 
 def _patch(crop: Array, own: Array, others: list[Array], rng: Rng) -> Pair:
@@ -187,8 +190,8 @@ def _scratch(crop: Array, own: Array, others: list[Array], rng: Rng) -> Pair:
     """A thin, dark, curved groove with a bright edge. The texture remains visible."""
     start, end = rng.uniform(3, CROP - 3, size=(2, 2))
     path = curve(start, end, rng.normal(0.0, 4.0, size=2), CROP)
-    groove = rasterize(path, CROP)
-    burr = rasterize(path + rng.choice([-1.0, 1.0], size=2), CROP)
+    groove = rasterize(path, (CROP, CROP))
+    burr = rasterize(path + rng.choice([-1.0, 1.0], size=2), (CROP, CROP))
     depth = rng.uniform(2.5, 4.0) * own.std()
     scratched = crop - depth * groove + depth * (burr & ~groove)
     return scratched, groove | burr

@@ -85,18 +85,20 @@ class Decoder(nn.Module):
 
 
 def build(config: Config) -> tuple[Encoder, Decoder]:
-    """Builds the encoder and the decoder from `model`, `data.image_size` and `data.channels`.
+    """Builds the encoder and the decoder from `model`, the size of images and `data.channels`.
 
-    Raises ConfigError if the stages do not halve the image size evenly.
+    Raises ConfigError if the stages do not halve the height and the width evenly.
     """
-    model, size = config.model, config.data.image_size
+    model, data = config.model, config.data
     widths = tuple(model.widths)
     factor = 2 ** len(widths)
-    if size % factor:
-        raise ConfigError(
-            f"data.image_size: {size} is not a multiple of {factor}, by which the {len(widths)} "
-            "stages of model.widths divide it; choose a multiple, or fewer stages"
-        )
+    for side in data.network_size:
+        if side % factor:
+            raise ConfigError(
+                f"data.{'tile' if data.tile else 'image_size'}: {side} is not a multiple of "
+                f"{factor}, by which the {len(widths)} stages of model.widths divide it; choose a "
+                "multiple, or fewer stages"
+            )
     before = model.query_from == "before"
     momentum, dtype = model.batch_norm_momentum, jnp.dtype(model.compute_dtype)
     encoder = Encoder(widths, before, momentum, dtype)
