@@ -14,7 +14,6 @@ from daad_jax.data.masks import decode_mask
 from daad_jax.data.pictures import (
     ValueRangeError,
     open_picture,
-    picture_size,
     scale,
     to_mode,
     wide_colour,

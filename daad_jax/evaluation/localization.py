@@ -36,10 +36,10 @@ def localization_metrics(
 ) -> dict[str, float | None]:
     """Pixel AUROC, pixel average precision and AUPRO of anomaly maps.
 
-    The part of each map that shows the picture is resized to its mask. AUPRO is the area under the curve of the per-region overlap,
-    which is the mean over all defects of the share of the defect's pixels that are found, against
-    the false positive rate of all other pixels, up to a limit and divided by it (Bergmann et al.,
-    "The MVTec Anomaly Detection Dataset", IJCV 2021).
+    The part of each map that shows the picture is resized to its mask. AUPRO is the area under the
+    curve of the per-region overlap, which is the mean over all defects of the share of the defect's
+    pixels that are found, against the false positive rate of all other pixels, up to a limit and
+    divided by it (Bergmann et al., "The MVTec Anomaly Detection Dataset", IJCV 2021).
 
     One mask and its resized map are in memory at a time. The result is exact up to 4 million
     defective pixels. Of more, 4 million drawn at random are the thresholds: the curves are exact at
