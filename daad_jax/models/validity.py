@@ -5,6 +5,23 @@ import jax.numpy as jnp
 import numpy as np
 
 
+def as_weights(channel: jax.Array | None) -> jax.Array | None:
+    """The channel of pixels that count, in [-1, 1], as 1.0 where they do and 0.0 elsewhere."""
+    return None if channel is None else (channel > 0).astype(jnp.float32)
+
+
+def keep_others(reconstruction: jax.Array, images: jax.Array, valid: jax.Array | None) -> jax.Array:
+    """Replaces a reconstruction ``(B, H, W, C)`` by the images where pixels do not count."""
+    return reconstruction if valid is None else jnp.where(valid > 0, reconstruction, images)
+
+
+def hide_others(maps: jax.Array, valid: jax.Array | None) -> jax.Array:
+    """Sets cells of maps ``(B, h, w)`` to 0 of which no pixel counts."""
+    if valid is None:
+        return maps
+    return maps * (cell_shares(valid, (maps.shape[1], maps.shape[2]))[..., 0] > 0)
+
+
 def cell_shares(valid: jax.Array, size: tuple[int, int]) -> jax.Array:
     """The share of each cell of a map that counts.
 

@@ -18,7 +18,7 @@ from daad_jax.models.autoencoder import normalize_images, scale_memories
 from daad_jax.models.blocks import group
 from daad_jax.models.build import Networks
 from daad_jax.models.restoration import restorations
-from daad_jax.models.validity import cell_shares
+from daad_jax.models.validity import as_weights, hide_others, keep_others
 from daad_jax.runtime import sharding, signals
 from daad_jax.runtime.compiler import compiler_options
 from daad_jax.scoring import scores
@@ -52,9 +52,8 @@ def score_images(
     adds ``error_map`` (B, H, W), the error before smoothing.
     """
     generator, discriminator = cast(Any, networks)
-    images, valid = split_valid(images)
-    if valid is not None:
-        valid = (valid > 0).astype(jnp.float32)
+    images, channel = split_valid(images)
+    valid = as_weights(channel)
 
     def rebuild(seen: jax.Array) -> jax.Array:
         reconstruction: jax.Array = generator.apply(variables[0], seen, train=False).reconstruction
@@ -65,9 +64,9 @@ def score_images(
         return extracted
 
     results, own = [], None if discriminator is None else features(images)
-    restored = restorations(corruption, rebuild, images)
-    if valid is not None:
-        restored = [jnp.where(valid > 0, one, images) for one in restored]
+    restored = [
+        keep_others(one, images, valid) for one in restorations(corruption, rebuild, images)
+    ]
     for reconstruction in restored:
         result = {
             "reconstruction_score": scores.mean_squared(images, reconstruction, valid),
@@ -78,10 +77,7 @@ def score_images(
         if own is not None:
             rebuilt = features(reconstruction)
             result["alignment_score"] = scores.mean_squared(own, rebuilt, valid)
-            result["feature_map"] = scores.squared_map(own, rebuilt)
-            if valid is not None:
-                share = cell_shares(valid, (own.shape[1], own.shape[2]))[..., 0]
-                result["feature_map"] *= share > 0
+            result["feature_map"] = hide_others(scores.squared_map(own, rebuilt), valid)
         results.append(result)
     mean = jax.tree.map(lambda *parts: sum(parts) / len(parts), *results)
     return mean | {"reconstruction": restored[0]}

@@ -14,6 +14,7 @@ from daad_jax.models.autoencoder import memory_metrics, normalize_images
 from daad_jax.models.build import Networks
 from daad_jax.models.discriminator import Discriminator
 from daad_jax.models.restoration import corrupt
+from daad_jax.models.validity import as_weights, keep_others
 from daad_jax.train import losses
 from daad_jax.train.health import Finiteness, finiteness
 from daad_jax.train.losses import LossSpec, StepOutputs
@@ -219,7 +220,7 @@ def _forward(
     discriminator_params: Any = None,
 ) -> tuple[StepOutputs, Any]:
     """Runs both networks; `discriminator_params` None uses those of the state, as constants."""
-    images, valid = split_valid(images)
+    images, channel = split_valid(images)
     seen = images
     if spec.corruption != "none":
         assert noise is not None
@@ -233,13 +234,10 @@ def _forward(
     )
     summaries = generated.summaries
     rule_losses = [one.loss for one in summaries.values() if one.loss is not None]
-    reconstruction = generated.reconstruction
-    if valid is not None:
-        valid = (valid > 0).astype(jnp.float32)
-        reconstruction = jnp.where(valid > 0, reconstruction, images)
+    valid = as_weights(channel)
     outputs = StepOutputs(
         images,
-        reconstruction,
+        keep_others(generated.reconstruction, images, valid),
         valid=valid,
         addressing=sum(rule_losses, jnp.zeros(())) if rule_losses else None,
     )
