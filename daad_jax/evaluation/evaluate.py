@@ -41,7 +41,9 @@ class Evaluation(NamedTuple):
             (counts), ``masks`` (see `count_masks`), ``scores`` (for each the metrics of
             `daad_jax.evaluation.metrics.detection_metrics`), ``by_kind`` (image AUROC of each score
             for each kind of defect), ``pixel_auroc`` and ``pixel_auroc_relative``, ``decision``
-            (the name of the score that decides), its ``threshold``, ``controls`` (the baselines),
+            (the name of the score that decides), its ``threshold``, ``threshold_from`` (what it was
+            made from and promises, as text) and its ``false_alarms`` (see
+            `daad_jax.scoring.conformal.FalseAlarms`), ``controls`` (the baselines),
             ``made_with`` (the folders and the score settings, which may change after training),
             ``memory`` and ``pseudo`` (None for images below 16 px, or if none were held out).
             Without normal and defective test images there is no AUROC: ``scores`` holds no metrics,
@@ -72,12 +74,14 @@ def evaluate(
     dataset: Dataset,
     *,
     mesh: Mesh | None = None,
+    calibration: Calibration | None = None,
 ) -> Evaluation:
     """Scores the test images and computes metrics, baselines and diagnostics.
 
     `variables` are those of both networks, on the devices of `mesh`, which by default has all
     devices of this process. `step` is the number of updates that the networks were trained for.
-    Raises NonFiniteError if a score is not finite.
+    `calibration` is used as it is; by default one is made from the held-out images, if there are
+    any. Raises NonFiniteError if a score is not finite.
     """
     mesh = mesh or sharding.make_mesh(jax.local_devices())
     scorer = Scorer(networks, variables, config, mesh)
@@ -86,8 +90,7 @@ def evaluate(
     reference = calibration_lib.fit_reference(
         scorer(evenly_spaced(dataset.train.images, _SAMPLE)), step
     )
-    calibration = None
-    if normal is not None:
+    if calibration is None and normal is not None:
         calibration = calibration_lib.calibrate(normal, step, config.score, reference)
     defective = calibration_lib.decide(raw, config.score, calibration, reference)
     named = _test_scores(raw, config, calibration, reference)
@@ -237,13 +240,23 @@ def _summary(
         "by_kind": _by_kind(test.kinds, labels, named) if graded else {},
         "pixel_auroc": _pixel_auroc(dataset, raw.anomaly_map),
         "decision": config.score.decision,
-        "threshold": None if calibration is None else calibration.threshold,
+        **_threshold(calibration),
         "made_with": _made_with(config),
         "controls": baselines.evaluate_baselines(
             dataset.train, test, build_discriminator(config), raw.reconstruction
         )
         if graded
         else {},
+    }
+
+
+def _threshold(calibration: Calibration | None) -> dict[str, Any]:
+    if calibration is None:
+        return {"threshold": None, "threshold_from": None, "false_alarms": None}
+    return {
+        "threshold": calibration.threshold,
+        "threshold_from": calibration.describe(),
+        "false_alarms": calibration.false_alarms._asdict(),
     }
 
 
