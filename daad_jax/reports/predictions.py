@@ -28,8 +28,8 @@ MOST_ROWS = 1000
 """The most scores that the page has in its table."""
 _LEGEND = (
     "The line is the contour of what exceeds the pixel threshold. A calibrated score of 0 is that "
-    "of the median good picture, and 1 is the threshold. The p-value is how often a good picture "
-    "scores this high. Bright in a map is what was not expected."
+    "of the median good picture, and 1 is the threshold. p, the p-value, is how often a good "
+    "picture scores this high. Bright in a map is what was not expected."
 )
 _SHOWN_SIZE = 480  # pixels of the longer side on the page
 _LINE_SHARE = 200  # the contour's width is this part of the shorter side
@@ -161,17 +161,22 @@ def _card(folder: Path, row: Row) -> Html:
     for label in ("overlay", "map"):
         with Image.open(_map_file(folder, row.path, f"{label}.png")) as image:
             image.thumbnail((_SHOWN_SIZE, _SHOWN_SIZE))
-            tiles.append(page.tile(np.asarray(image), label, row.path))
+            tiles.append(page.tile(np.asarray(image), label, _short(row)))
     score, calibrated, p_value = _numerals(row)
     detail = f"score {score}"
     if calibrated:
-        detail += f", calibrated {calibrated}, p-value {p_value}"
-    return page.example(tiles, _decision(row), detail, row.path)
+        detail += f", calibrated {calibrated}, p\u00a0{p_value}"
+    return page.example(tiles, _decision(row), detail, _short(row))
+
+
+def _short(row: Row) -> str:
+    """The name of a picture with its folder."""
+    return "/".join(Path(row.path).parts[-2:])
 
 
 def _numerals(row: Row) -> list[str]:
-    texts = (row.score, row.calibrated_score, row.p_value)
-    return [f"{float(text):.4g}" if text else "" for text in texts]
+    texts = ((row.score, ".4g"), (row.calibrated_score, ".3g"), (row.p_value, ".2g"))
+    return [format(float(text), digits) if text else "" for text, digits in texts]
 
 
 def _decision(row: Row) -> str:
@@ -182,9 +187,9 @@ def _table(rows: Sequence[Row], summary: Summary) -> Html:
     scored = summary.pictures - summary.broken
     if not scored:
         return Html("")
-    cells = [[Path(row.path).name, *_numerals(row), _decision(row)] for row in rows]
-    header = ["picture", "score", "calibrated", "p-value", "decision"]
-    note = f"The highest {len(rows):,} of {scored:,}; {CSV_FILE} has all, with their folders."
+    cells = [[_short(row), *_numerals(row), _decision(row)] for row in rows]
+    header = ["picture", "score", "calibrated", "p", "decision"]
+    note = f"The highest {len(rows):,} of {scored:,}; {CSV_FILE} has all, with their paths."
     return page.section("Scores", page.note(note), page.table(header, cells))
 
 

@@ -149,7 +149,7 @@ class Predictions:
         scores = np.array([score for _, score, _ in known if score is not None], np.float64)
         columns: list[Iterable[Any]] = [map(repr, scores.tolist())]
         if calibration is None:
-            columns += [itertools.repeat("", len(scores))] * 3
+            columns += [[""] * len(scores)] * 3
         else:
             relative, p_value, defective = calibration_lib.judge(calibration, scores)
             columns += [map(repr, relative.tolist()), map(repr, p_value.tolist())]
