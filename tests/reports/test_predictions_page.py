@@ -17,7 +17,8 @@ def test_the_contour_surrounds_what_exceeds_the_level():
     anomaly_map[20:30, 40:60] = 2.0
     line = drawn(anomaly_map, 1.0)
     rows, columns = np.nonzero(line)
-    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (19, 30, 39, 60)
+    found = np.array([rows.min(), rows.max(), columns.min(), columns.max()])
+    assert (np.abs(found - (20, 29, 40, 59)) <= 1).all()
     assert not line[22:28, 43:57].any()
     assert line.sum() < 80
     assert not drawn(anomaly_map, 3.0).any()
