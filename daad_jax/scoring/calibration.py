@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from daad_jax.config import ScoreConfig
@@ -20,6 +21,7 @@ CALIBRATION_FILE = "calibration.json"
 REFERENCE_FILE = "reference.npz"
 _SETTINGS = ("gamma", "map_sigma", "map_quantile", "threshold_quantile")
 _HELD_OUT = "held-out"
+_FOLDS = 10
 
 
 class Origin(NamedTuple):
@@ -101,17 +103,36 @@ def calibrate(
 ) -> Calibration:
     """Fits scales and a threshold to the scores of n >= 1 held-out normal images.
 
-    The threshold is the quantile `score.threshold_quantile` of the score `score.decision`. Raises
-    CheckpointError if that score is relative and there is no reference.
+    The threshold is the quantile `score.threshold_quantile` of the score `score.decision`. An
+    image's own score would be too low if the deviations were fitted to that image too, as those of
+    a new image are not. So for the threshold each tenth of the images is scored with deviations
+    fitted to the others. Raises CheckpointError if the score is relative and there is no reference.
     """
     used = {name: getattr(settings, name) for name in _SETTINGS}
     origin = Origin("quantile", settings.threshold_quantile, _HELD_OUT)
     made = Calibration(step, settings.decision, fit_scales(raw), 0.0, {}, used, origin, (), ())
-    components = scores.component_scores(calibrated_inputs(raw, settings, made, reference))
-    made = made._replace(
-        deviations={name: fit_deviation(one, raw.light) for name, one in components.items()}
-    )
-    return _with_good(made, raw, settings, reference)
+    made = made._replace(deviations=_fit_deviations(made, raw, settings, reference))
+    values, count = [], len(raw.reconstruction_score)
+    for fold in np.array_split(np.arange(count), min(_FOLDS, count)):
+        others = np.setdiff1d(np.arange(count), fold) if count > 1 else fold
+        fitted = _fit_deviations(made, _take(raw, others), settings, reference)
+        part = made._replace(deviations=fitted)
+        values.append(decision_score(_take(raw, fold), settings, part, reference))
+    return _with_good(made, np.concatenate(values), raw, settings)
+
+
+def _fit_deviations(
+    calibration: Calibration, raw: RawScores, settings: ScoreConfig, reference: Reference | None
+) -> dict[str, Deviation]:
+    inputs = calibrated_inputs(raw, settings, calibration, reference)
+    components = scores.component_scores(inputs)
+    return {name: fit_deviation(one, raw.light) for name, one in components.items()}
+
+
+def _take(raw: RawScores, index: np.ndarray) -> RawScores:
+    """The raw scores of some images. Empty arrays, such as reconstructions left out, stay empty."""
+    taken: RawScores = jax.tree.map(lambda array: array[index] if len(array) else array, raw)
+    return taken
 
 
 def recalibrate(
@@ -125,7 +146,8 @@ def recalibrate(
     """
     rate = calibration.origin.value if calibration.origin.kind == "rate" else None
     origin = Origin("quantile", settings.threshold_quantile, "new")
-    made = _with_good(calibration._replace(origin=origin), raw, settings, reference)
+    values = decision_score(raw, settings, calibration, reference)
+    made = _with_good(calibration._replace(origin=origin), values, raw, settings)
     return made if rate is None else with_rate(made, rate)
 
 
@@ -161,14 +183,13 @@ def with_best_f1(calibration: Calibration, threshold: float, f1: float, images: 
 
 
 def _with_good(
-    calibration: Calibration, raw: RawScores, settings: ScoreConfig, reference: Reference | None
+    calibration: Calibration, values: np.ndarray, raw: RawScores, settings: ScoreConfig
 ) -> Calibration:
-    values = np.sort(decision_score(raw, settings, calibration, reference))
-    maxima = np.sort(scores.map_maximum(raw.anomaly_map))
+    """Keeps the decision scores ``(n,)`` of normal images and takes the threshold from them."""
     return calibration._replace(
         threshold=float(np.quantile(values, settings.threshold_quantile)),
-        good_scores=tuple(values.tolist()),
-        good_maxima=tuple(maxima.tolist()),
+        good_scores=tuple(np.sort(values).tolist()),
+        good_maxima=tuple(np.sort(scores.map_maximum(raw.anomaly_map)).tolist()),
     )
 
 

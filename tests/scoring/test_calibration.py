@@ -5,7 +5,8 @@ import pytest
 
 from daad_jax.config import ScoreConfig
 from daad_jax.scoring import calibration as calibration_lib
-from daad_jax.scoring.scores import RawScores
+from daad_jax.scoring import conformal
+from daad_jax.scoring.scores import RawScores, Reference
 
 SETTINGS = ScoreConfig(decision="R", threshold_quantile=0.9)
 
@@ -103,3 +104,27 @@ def test_judging_scores(made):
     assert relative[1] == 1.0
     assert relative[0] < 0 < 1 < relative[2]
     np.testing.assert_allclose(p_value, [1.0, 1 / 31, 1 / 31])
+
+
+def test_the_promise_holds_for_a_score_that_is_fitted_to_the_good_pictures():
+    """Scores of few images that the deviations are fitted to are lower than those of new ones."""
+    settings, count, new, rate = ScoreConfig(decision="combined"), 10, 40, 2 / 11
+    rng, alarms, too_many = np.random.default_rng(2), [], []
+    reference = Reference(7, np.ones((4, 6), np.float32), None)
+    for _ in range(100):
+        light = rng.normal(5, 1, (count + new, 2))
+        maps = np.exp(light @ [[0.3], [0.3]] + rng.normal(0, 0.3, (count + new, 24)))
+        maps = maps.reshape(-1, 4, 6).astype(np.float32)
+        raw = RawScores(maps.mean((1, 2)).astype(float), None, maps, None, maps, light)
+        good, other = (
+            RawScores(*(None if one is None else one[part] for one in raw))
+            for part in (slice(count), slice(count, None))
+        )
+        made = calibration_lib.calibrate(good, 7, settings, reference)
+        scores = calibration_lib.decision_score(other, settings, made, reference)
+        alarms.append(np.mean(scores >= calibration_lib.with_rate(made, rate).threshold))
+        seen = np.sort(calibration_lib.decision_score(good, settings, made, reference))
+        too_many.append(np.mean(scores >= conformal.rate_threshold(seen, rate)))
+    error = np.std(alarms) / np.sqrt(len(alarms))
+    assert np.mean(alarms) < rate + 3 * error
+    assert np.mean(too_many) > rate + 3 * error
