@@ -25,6 +25,7 @@ from daad_jax.models.build import Networks, build_networks
 from daad_jax.runtime import sharding
 from daad_jax.runtime.files import user_path
 from daad_jax.scoring import scores
+from daad_jax.scoring.calibration import Calibration
 from daad_jax.train import loop, losses, step
 from daad_jax.train import state as state_lib
 from daad_jax.train.state import TrainState
@@ -103,13 +104,14 @@ def evaluate(
     *,
     rule: Rule | None = None,
     mesh: jax.sharding.Mesh | None = None,
+    calibration: Calibration | None = None,
 ) -> Evaluation:
     """Scores the test images of a dataset with a trained state. No file is read or written.
 
     `config` and `rule` must be those that `fit` trained the state with. All three parts of the
-    dataset are used. `mesh` defaults to all devices of this process. Raises ConfigError if the
-    config cannot work, and NonFiniteError if a score is not finite because the training has
-    diverged.
+    dataset are used. `mesh` defaults to all devices of this process. `calibration` replaces the one
+    that is made from the held-out images. Raises ConfigError if the config cannot work, and
+    NonFiniteError if a score is not finite because the training has diverged.
     """
     check(config, rule)
     mesh = mesh or sharding.make_mesh(jax.local_devices())
@@ -121,6 +123,7 @@ def evaluate(
         int(np.asarray(jax.device_get(state.step))),
         dataset,
         mesh=mesh,
+        calibration=calibration,
     )
 
 

@@ -16,6 +16,8 @@ VERBS = {
     "check": "say whether a folder of images is fit to train on, and with what",
     "train": "train and evaluate one category, or each in turn",
     "evaluate": "evaluate a trained run again",
+    "predict": "score new pictures, with decisions, maps and a page",
+    "calibrate": "change the threshold of a trained run",
     "grid": "train and evaluate many configs",
     "table": "print the results of a grid as a table",
 }

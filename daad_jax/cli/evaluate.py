@@ -18,6 +18,7 @@ from daad_jax.evaluation.evaluate import write_evaluation
 from daad_jax.models.build import build_networks
 from daad_jax.runtime import sharding
 from daad_jax.runtime.files import user_path
+from daad_jax.scoring.calibration import load_chosen
 from daad_jax.train.state import restore_state
 from daad_jax.workdir import lock
 from daad_jax.workdir.run import (
@@ -33,8 +34,9 @@ def run(argv: Sequence[str]) -> None:
     """Evaluates every run of a workdir, writes its files and prints tables.
 
     `argv` is "evaluate", the workdir and flags. Fields that do not change what was trained may be
-    set; they become those of the run. Raises UserError if the flags, the workdir or the data cannot
-    be used.
+    set; they become those of the run. A threshold that `calibrate` chose stays, unless a score
+    setting that it depends on changes or `score.threshold_quantile` is given. Raises UserError if
+    the flags, the workdir or the data cannot be used.
     """
     values = flags.FlagValues()
     flags.DEFINE_string("workdir", None, "Folder that train wrote to.", flag_values=values)
@@ -54,7 +56,8 @@ def run(argv: Sequence[str]) -> None:
     ]
     for config, rule in zip(configs, rules, strict=True):
         api.check(config, rule)
-    summaries = [_evaluate(*one) for one in zip(folders, configs, rules, strict=True)]
+    anew = "score.threshold_quantile" in overrides
+    summaries = [_evaluate(*one, anew) for one in zip(folders, configs, rules, strict=True)]
     output.show_summary(workdir, folders, summaries)
 
 
@@ -71,15 +74,19 @@ def _changed(folder: Path, overrides: Mapping[str, Any]) -> Config:
     return config
 
 
-def _evaluate(folder: Path, config: Config, rule: Rule) -> dict[str, Any]:
-    """Evaluates one run. Returns what ``evaluation.json`` holds."""
+def _evaluate(folder: Path, config: Config, rule: Rule, anew: bool) -> dict[str, Any]:
+    """Evaluates one run, `anew` without a threshold that `calibrate` chose.
+
+    Returns what ``evaluation.json`` holds.
+    """
     mesh = sharding.make_mesh(jax.local_devices())
     with lock.hold(folder):
         dataset = load_dataset(config.data, config.data.category, folder / "cache")
         check_same_images(folder, dataset.train.inputs)
         networks = build_networks(config, rule, devices=mesh.size)
         state = restore_state(folder, config, networks, mesh)
-        evaluation = api.evaluate(config, state, dataset, rule=rule, mesh=mesh)
+        chosen = None if anew else load_chosen(folder, int(state.step), config.score)
+        evaluation = api.evaluate(config, state, dataset, rule=rule, mesh=mesh, calibration=chosen)
         write_config(folder, config)
         write_evaluation(folder, evaluation, dataset)
         output.show_evaluation(folder, evaluation, dataset)

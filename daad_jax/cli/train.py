@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
+import numpy as np
 from absl import flags
 
 from daad_jax import addressing, api
@@ -22,6 +24,7 @@ from daad_jax.errors import CheckpointError
 from daad_jax.evaluation.evaluate import Evaluation, write_evaluation
 from daad_jax.runtime import processes
 from daad_jax.runtime.files import user_path
+from daad_jax.scoring.calibration import load_chosen
 from daad_jax.workdir import lock
 from daad_jax.workdir.run import CONFIG_FILE, check_same_run, open_run
 
@@ -113,7 +116,9 @@ def train_and_evaluate(
         def evaluate() -> None:
             nonlocal evaluation
             with held.pop_all():
-                evaluation = api.evaluate(config, state, dataset, rule=rule)
+                step = int(np.asarray(jax.device_get(state.step)))
+                chosen = load_chosen(folder, step, config.score)
+                evaluation = api.evaluate(config, state, dataset, rule=rule, calibration=chosen)
                 write_evaluation(folder, evaluation, dataset)
                 if show is not None:
                     show(folder, evaluation, dataset)

@@ -119,6 +119,7 @@ def _small(setting: str, widths: tuple[int, ...], rates: Any) -> Config:
     config.train.learning_rate = 1e-3
     config.score.protocol = "calibrated"
     config.score.decision = "combined"
+    config.score.map = "relative"
     config.score.map_sigma = 1.0
     return config
 

@@ -319,8 +319,9 @@ class ScoreConfig(Section):
     )
     map: str = option(
         "error",
-        'map that is shown and measured: pixel "error", the discriminator\'s "features" or both',
-        one_of("error", "features", "fused"),
+        'map that is shown and measured: pixel "error", the same "relative" to good images, the '
+        'discriminator\'s "features", or error and features "fused"',
+        one_of("error", "relative", "features", "fused"),
     )
     map_scales: tuple[float, ...] = option(
         (),

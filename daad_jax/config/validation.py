@@ -37,9 +37,9 @@ def validate(config: Config) -> None:
             f"score.gamma: {config.score.gamma} needs a discriminator; set it to 1, or loss.adv or "
             "loss.ali above 0"
         )
-    if config.score.map != "error" and not config.has_discriminator:
+    if config.score.map in ("features", "fused") and not config.has_discriminator:
         raise ConfigError(
-            f"score.map: {config.score.map!r} needs a discriminator; set it to 'error', or "
+            f"score.map: {config.score.map!r} needs a discriminator; set it to 'relative', or "
             "loss.adv or loss.ali above 0"
         )
     if any(sigma < config.score.map_sigma for sigma in config.score.map_scales):

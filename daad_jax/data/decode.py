@@ -31,12 +31,20 @@ _MAX_FILE_BYTES = 1 << 30
 def decode_image(content: bytes, name: str, config: DataConfig) -> np.ndarray:
     """Decodes, converts and resizes one image as the config says.
 
+    Takes and raises what `decode_picture` does, and raises ConfigError if `data.ignore` cannot be
+    used. Returns uint8 of the shape `daad_jax.data.frame.input_shape`.
+    """
+    return _place(decode_picture(content, name, config), config)
+
+
+def decode_picture(content: bytes, name: str, config: DataConfig) -> Image.Image:
+    """Decodes and converts one image at its own size.
+
     Images of every mode are converted as `daad_jax.data.pictures` says, and turned upright.
 
-    `content` is the bytes of a PNG, JPEG, BMP, TIFF or WebP file. Returns uint8 of the shape
-    `daad_jax.data.frame.input_shape`. Raises BadFileError, which names the file, if they are not a
-    complete image, or its values do not fit `data.value_range`, and ConfigError if `data.ignore`
-    cannot be used.
+    `content` is the bytes of a PNG, JPEG, BMP, TIFF or WebP file. Returns an image of the mode
+    "RGB" or "L". Raises BadFileError, which names the file, if they are not a complete image, or
+    its values do not fit `data.value_range`.
     """
     picture = open_picture(content, name)
     image, value_range = picture.image, config.value_range
@@ -54,7 +62,7 @@ def decode_image(content: bytes, name: str, config: DataConfig) -> np.ndarray:
             else (f"has colours that cannot be converted ({image.mode}); convert or remove it")
         )
         raise BadFileError(name, reason) from error
-    return _place(picture.upright(image), config)
+    return picture.upright(image)
 
 
 def equalize_brightness(pixels: np.ndarray) -> np.ndarray:

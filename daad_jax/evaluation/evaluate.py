@@ -50,7 +50,9 @@ class Evaluation(NamedTuple):
             for each kind of defect), those of
             `daad_jax.evaluation.localization.localization_metrics` for `maps`,
             ``pixel_auroc_relative``, ``decision`` (the name of the score that decides), its
-            ``threshold``, ``controls`` (the baselines),
+            ``threshold``, ``threshold_from`` (what it was made from and promises, as text) and its
+            ``false_alarms`` (see `daad_jax.scoring.conformal.FalseAlarms`), ``controls`` (the
+            baselines),
             ``made_with`` (the folders and the score settings, which may change after training),
             ``memory`` and ``pseudo`` (None for images below 16 px, or if none were held out).
             Without normal and defective test images there is no AUROC: ``scores`` holds no metrics,
@@ -98,20 +100,21 @@ def evaluate(
     dataset: Dataset,
     *,
     mesh: Mesh | None = None,
+    calibration: Calibration | None = None,
 ) -> Evaluation:
     """Scores the test images and computes metrics, baselines and diagnostics.
 
     `variables` are those of both networks, on the devices of `mesh`, which by default has all
     devices of this process. `step` is the number of updates that the networks were trained for.
-    Raises NonFiniteError if a score is not finite.
+    `calibration` is used as it is; by default one is made from the held-out images, if there are
+    any. Raises NonFiniteError if a score is not finite.
     """
     mesh = mesh or sharding.make_mesh(jax.local_devices())
     scorer = Scorer(networks, variables, config, mesh)
     raw = scorer(dataset.test.inputs)
     normal = scorer(dataset.calibration.inputs) if len(dataset.calibration) else None
     reference = calibration_lib.fit_reference(scorer(_sample(dataset.train)), step)
-    calibration = None
-    if normal is not None:
+    if calibration is None and normal is not None:
         calibration = calibration_lib.calibrate(normal, step, config.score, reference)
     defective = calibration_lib.decide(raw, config.score, calibration, reference)
     named = _test_scores(raw, config, calibration, reference)
@@ -310,7 +313,7 @@ def _summary(
         },
         "by_kind": _by_kind(test.kinds, labels, named) if graded else {},
         "decision": config.score.decision,
-        "threshold": None if calibration is None else calibration.threshold,
+        **_threshold(calibration),
         "made_with": _made_with(config),
         "controls": baselines.evaluate_baselines(
             dataset.train,
@@ -321,6 +324,16 @@ def _summary(
         )
         if graded
         else {},
+    }
+
+
+def _threshold(calibration: Calibration | None) -> dict[str, Any]:
+    if calibration is None:
+        return {"threshold": None, "threshold_from": None, "false_alarms": None}
+    return {
+        "threshold": calibration.threshold,
+        "threshold_from": calibration.describe(),
+        "false_alarms": calibration.false_alarms._asdict(),
     }
 
 

@@ -44,7 +44,10 @@ def _ungraded(summary: dict[str, Any]) -> Html:
 
 def _threshold(summary: dict[str, Any]) -> str:
     label = score_label(summary["decision"], "calibrated")
-    return f"An image with {label} at or above {summary['threshold']:.4f} is defective."
+    return (
+        f"An image with {label} at or above {summary['threshold']:.4f} is defective; the threshold "
+        f"is from {summary['threshold_from']}."
+    )
 
 
 def _figures(evaluation: Evaluation, test: ImageSet) -> list[Html]:

@@ -60,7 +60,8 @@ figure { margin: 0; }
 .examples { display: grid; gap: 1rem 1.75rem;
   grid-template-columns: repeat(auto-fit, minmax(min(100%, 19rem), 1fr)); }
 .example { max-width: 30rem; min-width: 0; }
-.tiles { display: grid; grid-template-columns: repeat(3, 1fr); gap: 0.25rem; }
+.tiles { display: grid; gap: 0.25rem;
+  grid-template-columns: repeat(auto-fit, minmax(30%, 1fr)); }
 .tile { position: relative; }
 img { max-width: 100%; }
 .tile img { display: block; width: 100%; border-radius: 0.2rem; }

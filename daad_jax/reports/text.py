@@ -27,7 +27,7 @@ def evaluation_table(result: dict[str, Any]) -> str:
         )
     if result["threshold"] is not None:
         label = score_label(result["decision"], "calibrated")
-        lines.append(f"threshold of {label}: {result['threshold']:.4f}")
+        lines.append(f"threshold of {label}: {result['threshold']:.4f}, {result['threshold_from']}")
     decision = result["decision"]
     kinds = ", ".join(
         f"{printable(kind)} {values[decision]:.3f}" for kind, values in result["by_kind"].items()

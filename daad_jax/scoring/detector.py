@@ -1,5 +1,7 @@
 """`Detector`, which scores new images with a trained run, and `load`, which opens the run."""
 
+import functools
+import hashlib
 import os
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from daad_jax.addressing import parse_rule
-from daad_jax.config import Config
+from daad_jax.config import Config, set_field, validate
 from daad_jax.data import decode
 from daad_jax.models.build import build_networks
 from daad_jax.runtime import sharding
@@ -18,7 +20,7 @@ from daad_jax.scoring import calibration as calibration_lib
 from daad_jax.scoring.calibration import Calibration
 from daad_jax.scoring.maps import shown_maps
 from daad_jax.scoring.scorer import Scorer
-from daad_jax.scoring.scores import Reference, check_decision, compute_scores
+from daad_jax.scoring.scores import RawScores, Reference, check_decision, compute_scores
 from daad_jax.train.state import restore_state
 from daad_jax.workdir.run import load_config
 
@@ -27,6 +29,14 @@ class Result(NamedTuple):
     """What `Detector.score` returns for n images.
 
     Attributes:
+        decision_score: the score `score.decision`, which is compared with the threshold, float64
+            ``(n,)``. If that score needs a calibration and there is none, R(x).
+        calibrated_score: the decision score on a scale where the median of the held-out good images
+            has 0 and the threshold 1, float64 ``(n,)``. It is linear and never cut off: see
+            `daad_jax.scoring.conformal.relative_score`. None without calibration.
+        p_value: how often a good image has a decision score this high, float64 ``(n,)`` from
+            1 / (held-out images + 1) to 1: see `daad_jax.scoring.conformal.p_values`. None without
+            calibration.
         anomaly_score: the calibrated A(x), float64 ``(n,)``; about 0 to 1 for normal images. None
             if the run held out no images for calibration.
         reconstruction_score: R(x), unscaled, float64 ``(n,)``.
@@ -40,6 +50,9 @@ class Result(NamedTuple):
         reconstruction: float32 ``(n, H, W, C)`` in [-1, 1].
     """
 
+    decision_score: np.ndarray
+    calibrated_score: np.ndarray | None
+    p_value: np.ndarray | None
     anomaly_score: np.ndarray | None
     reconstruction_score: np.ndarray
     alignment_score: np.ndarray | None
@@ -56,17 +69,46 @@ class Detector:
         self,
         config: Config,
         scorer: Scorer,
+        step: int,
         calibration: Calibration | None,
         reference: Reference | None,
     ) -> None:
-        """Takes the parts; `load` makes a detector from a run's folder."""
-        self.config = config
-        self._scorer, self._calibration, self._reference = scorer, calibration, reference
+        """Takes the parts; `load` makes a detector from a run's folder.
+
+        Attributes:
+            step: the number of updates that the networks were trained for.
+            calibration: the scales, the threshold and what it was made from; None if the run held
+                out no images.
+            reference: the mean maps of normal training images, or None.
+        """
+        self.config, self.step, self._scorer = config, step, scorer
+        self.calibration, self.reference = calibration, reference
 
     @property
     def threshold(self) -> float | None:
         """The decision score from which images are defective; None without calibration."""
-        return None if self._calibration is None else self._calibration.threshold
+        return None if self.calibration is None else self.calibration.threshold
+
+    @property
+    def pixel_threshold(self) -> float | None:
+        """The value of an anomaly map above which a pixel is marked; None without calibration."""
+        return None if self.calibration is None else self.calibration.pixel_threshold
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """A hash of the weights and of the reference maps, which scores depend on."""
+        digest = hashlib.blake2b(digest_size=16)
+        for leaf in jax.tree.leaves(jax.device_get((self._scorer.variables, self.reference))):
+            digest.update(np.ascontiguousarray(leaf).tobytes())
+        return digest.hexdigest()
+
+    def with_calibration(self, calibration: Calibration) -> "Detector":
+        """The same detector with another calibration. Nothing is compiled again.
+
+        `daad_jax.scoring.calibration.with_rate` and `with_threshold` make one from
+        `Detector.calibration`.
+        """
+        return Detector(self.config, self._scorer, self.step, calibration, self.reference)
 
     def score(self, images: Any) -> Result:
         """Scores images.
@@ -88,26 +130,16 @@ class Detector:
         single = isinstance(images, np.ndarray) and images.ndim < 4
         if single or isinstance(images, (str, os.PathLike, Image.Image)):
             raise ValueError("one image? put it into a list")
-        prepared = [self._prepare(image) for image in images]
+        prepared = [self.prepare(image) for image in images]
         if not prepared:
             raise ValueError("no images to score")
-        raw = self._scorer(np.stack(prepared))
-        settings, calibration = self.config.score, self._calibration
-        named = compute_scores(
-            calibration_lib.calibrated_inputs(raw, settings, calibration, self._reference)
-        )
-        defective = calibration_lib.decide(raw, settings, calibration, self._reference)
-        return Result(
-            named.get("A"),
-            raw.reconstruction_score,
-            raw.alignment_score,
-            defective,
-            named,
-            shown_maps(raw, settings, self._reference),
-            raw.reconstruction,
-        )
+        return self.score_prepared(np.stack(prepared))
 
-    def _prepare(self, image: Any) -> np.ndarray:
+    def prepare(self, image: Any) -> np.ndarray:
+        """Decodes, resizes and converts one image as `score` does; several threads may call it.
+
+        Returns uint8 of the shape `daad_jax.data.frame.input_shape`. Raises what `score` raises.
+        """
         config = self.config.data
         if isinstance(image, (str, os.PathLike)):
             return decode.decode_image(decode.read_bytes(user_path(image)), str(image), config)
@@ -118,14 +150,49 @@ class Detector:
             )
         return decode.resize_array(_check_image(image), config)
 
+    def raw_scores(self, pixels: np.ndarray) -> RawScores:
+        """What the networks compute for n >= 1 prepared images, uint8 ``(n, H, W, C)``."""
+        return self._scorer(pixels)
 
-def load(workdir: str | Path, *, allow_custom_code: bool = False) -> Detector:
+    def score_prepared(self, pixels: np.ndarray) -> Result:
+        """Scores n >= 1 images that `prepare` returned, uint8 ``(n, H, W, C)``.
+
+        Raises NonFiniteError if a score is not finite because the training has diverged.
+        """
+        raw, settings, calibration = self.raw_scores(pixels), self.config.score, self.calibration
+        named = compute_scores(
+            calibration_lib.calibrated_inputs(raw, settings, calibration, self.reference)
+        )
+        calibrated = p_value = defective = None
+        if calibration is None:
+            decision = named.get(settings.decision, raw.reconstruction_score)
+        else:
+            decision = calibration_lib.decision_score(raw, settings, calibration, self.reference)
+            calibrated, p_value, defective = calibration_lib.judge(calibration, decision)
+        return Result(
+            decision,
+            calibrated,
+            p_value,
+            named.get("A"),
+            raw.reconstruction_score,
+            raw.alignment_score,
+            defective,
+            named,
+            shown_maps(raw, settings, self.reference),
+            raw.reconstruction,
+        )
+
+
+def load(
+    workdir: str | Path, *, allow_custom_code: bool = False, batch_size: int | None = None
+) -> Detector:
     """Loads the last checkpoint of a run.
 
     Args:
         workdir: the folder of a run of one category, with ``config.json``.
         allow_custom_code: whether an addressing rule that the config names as ``module:name`` is
             imported. Allow it only for workdirs that you trust.
+        batch_size: the most images that are scored at once, by default `score.batch_size`.
 
     Returns:
         A `Detector`.
@@ -133,11 +200,14 @@ def load(workdir: str | Path, *, allow_custom_code: bool = False) -> Detector:
     Raises:
         CheckpointError: if the folder has no sound checkpoint.
         ConfigError: if the config names an unknown score, or custom code that is not allowed or
-            cannot be imported.
+            cannot be imported, or the batch size is not from 1 to 4096.
     """
     folder = user_path(workdir)
     config = load_config(folder)
     check_decision(config)
+    if batch_size is not None:
+        set_field(config, "score.batch_size", batch_size)
+        validate(config)
     rule = parse_rule(config.memory.addressing, allow_custom_code=allow_custom_code)
     networks = build_networks(config, rule)
     mesh = sharding.make_mesh(jax.local_devices()[:1])
@@ -145,7 +215,8 @@ def load(workdir: str | Path, *, allow_custom_code: bool = False) -> Detector:
     scorer = Scorer(networks, state.eval_variables, config, mesh)
     step = int(state.step)
     calibration = calibration_lib.load_calibration(folder, step, config.score)
-    return Detector(config, scorer, calibration, calibration_lib.load_reference(folder, step))
+    reference = calibration_lib.load_reference(folder, step)
+    return Detector(config, scorer, step, calibration, reference)
 
 
 def _check_image(image: Any) -> np.ndarray:

@@ -44,12 +44,12 @@ def test_every_verb_has_a_module():
 
 
 def test_a_new_verb_is_one_module_and_one_row(monkeypatch):
-    module, calls = ModuleType("daad_jax.cli.predict"), []
+    module, calls = ModuleType("daad_jax.cli.inspect"), []
     module.run = calls.append
-    monkeypatch.setitem(sys.modules, "daad_jax.cli.predict", module)
-    monkeypatch.setitem(cli.VERBS, "predict", "score new images")
-    assert main(["predict", "--workdir=w"]) == 0
-    assert calls == [["predict", "--workdir=w"]]
+    monkeypatch.setitem(sys.modules, "daad_jax.cli.inspect", module)
+    monkeypatch.setitem(cli.VERBS, "inspect", "look at a run")
+    assert main(["inspect", "--workdir=w"]) == 0
+    assert calls == [["inspect", "--workdir=w"]]
 
 
 def test_the_package_runs_as_a_module(tmp_path):

@@ -21,7 +21,7 @@ from daad_jax.evaluation.picking import pick_examples
 from daad_jax.reports import examples, plots
 from daad_jax.reports import html as html_report
 from daad_jax.reports import text as report
-from daad_jax.scoring.calibration import Calibration, fit_reference
+from daad_jax.scoring.calibration import Calibration, Origin, fit_reference
 from daad_jax.scoring.deviation import fit_deviation, image_light
 from daad_jax.scoring.scores import SCORES, MinMax, RawScores, Scales, Score
 from daad_jax.train.losses import LOSSES, Loss
@@ -102,7 +102,8 @@ def fabricate(
     alignment = MinMax(0.0, 1.0) if config.has_discriminator else None
     deviations = {"R": fit_deviation(raw.reconstruction_score, raw.light)}
     scales = Scales(MinMax(0.0, 1.0), alignment)
-    calibration = Calibration(7, "A", scales, 1.0, deviations, {})
+    origin = Origin("quantile", 0.99, "held-out")
+    calibration = Calibration(7, "A", scales, 1.0, deviations, {}, origin, (0.5, 0.75), (1.0, 2.0))
     named = evaluation._test_scores(raw, config, calibration, fit_reference(raw, 7))
     scores = {
         name: metrics.detection_metrics(labels, values, samples=20, seed=0)
@@ -127,6 +128,7 @@ def fabricate(
         "masks": evaluation.count_masks(test),
         "decision": "A",
         "threshold": 1.0,
+        "threshold_from": calibration.describe(),
         "controls": {"pca": {"image_auroc": 0.4, "turned_around": 0.6}},
         "memory": memory if setting.startswith(("daad", "memae")) else {},
         "pseudo": None,

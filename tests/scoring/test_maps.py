@@ -65,3 +65,20 @@ def test_a_map_is_resized_to_any_shape():
     assert resize_map(ERROR[0], (50, 7)).shape == (50, 7)
     np.testing.assert_array_equal(resize_map(ERROR[0], (24, 36)), ERROR[0])
     np.testing.assert_allclose(resize_map(np.ones((3, 4)), (9, 2)), 1.0)
+
+
+def test_a_resized_map_keeps_its_places():
+    anomaly_map = np.zeros((4, 8), np.float32)
+    anomaly_map[1, 6] = 1.0
+    values = resize_map(anomaly_map, (20, 80))
+    assert (values.shape, values.dtype) == ((20, 80), np.float32)
+    row, column = np.unravel_index(values.argmax(), values.shape)
+    assert abs(row - 7) <= 1
+    assert abs(column - 64.5) <= 1
+
+
+def test_the_relative_map_is_divided_by_that_of_good_images():
+    maps = shown_maps(RAW, settings(map="relative"), REFERENCE)
+    np.testing.assert_allclose(maps, ERROR / 0.5, rtol=1e-6)
+    with pytest.raises(CheckpointError, match=r"reference\.npz: .* score\.map='relative' needs it"):
+        shown_maps(RAW, settings(map="relative"), None)
