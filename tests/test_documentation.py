@@ -4,6 +4,7 @@ import importlib
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -84,10 +85,13 @@ def test_every_train_command_is_understood(page, command, monkeypatch):
 def test_the_commands_and_snippets_of_the_readme_run(home):
     readme = ROOT / "README.md"
     lines = [line for block in blocks(readme, "bash") for line in block.splitlines()]
+    lines = [re.sub("^daad-jax", "python -m daad_jax", line) for line in lines]
     scripts = [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("python ")]
     assert ["train.py"] in scripts
+    assert ["-m", "daad_jax", "predict", "runs/my_part", "new_pictures"] in scripts
+    shutil.copytree(home / "my_part/test/good", home / "new_pictures")
     for arguments in scripts:
-        quick = QUICK if arguments[0] == "train.py" else []
+        quick = QUICK if "train.py" in arguments or "train" in arguments else []
         # A batch of nine training pictures at most: the fabricated part has ten.
         result = run([*arguments, *quick], home)
         assert result.returncode == 0, (arguments, result.stderr[-2000:])
@@ -97,6 +101,7 @@ def test_the_commands_and_snippets_of_the_readme_run(home):
         assert result.returncode == 0, (index, result.stderr[-2000:])
         assert result.stdout.strip() or "print" not in snippet
     assert (home / "heat.png").exists()
+    assert (home / "runs/my_part/predictions/predictions.html").exists()
 
 
 @pytest.mark.parametrize("path", [page for page in PAGES if page.name != "README.md"])

@@ -58,7 +58,7 @@ def guarded(command: Callable[[], None]) -> int:
         print(message, file=sys.stderr, flush=True)
         return signals.EXIT_CODE
     except MemoryError:
-        return _fail("out of memory; lower data.image_size or data.memory_limit_mb", 1)
+        return _fail("out of memory; lower data.image_size, data.tile or data.memory_limit_mb", 1)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         return _fail(f"{where}{error.strerror or error}", 1)

@@ -160,7 +160,7 @@ def _card(folder: Path, row: Row) -> Html:
     score, calibrated, p_value = _numerals(row)
     detail = f"score {score}"
     if calibrated:
-        detail += f", calibrated {calibrated}, p\u00a0{p_value}"
+        detail += f", calibrated {calibrated}, p {p_value}"
     return page.example(tiles, _decision(row), detail, _short(row))
 
 

@@ -85,7 +85,7 @@ class LossSpec(NamedTuple):
 
 
 def loss_spec(config: Config) -> LossSpec:
-    """Reads the losses from a config.
+    """Reads the losses from a config. Those without a weight, but L_rec, are left out.
 
     Raises ConfigError if `loss.extra` names an unknown loss, a loss with a field of its own, or a
     loss that needs a discriminator where there is none.
@@ -96,12 +96,12 @@ def loss_spec(config: Config) -> LossSpec:
         if name not in LOSSES:
             raise ConfigError(f"loss.extra: no loss {name!r}; {suggestion(name, LOSSES)}")
         loss = LOSSES[name]
-        if not loss.needs_discriminator or config.has_discriminator:
-            terms.append(Term(name, weight, loss))
-        elif weight > 0:
+        if loss.needs_discriminator and not config.has_discriminator and weight > 0:
             raise ConfigError(
                 f"loss.extra: {name} needs a discriminator; set loss.adv or loss.ali above 0"
             )
+        if weight > 0 or name == "rec":  # L_rec is always logged
+            terms.append(Term(name, weight, loss))
     return LossSpec(
         tuple(terms),
         rec_norm=settings.rec_norm,

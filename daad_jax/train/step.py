@@ -147,8 +147,6 @@ def gradients(
         cotangent, d_metrics = jax.grad(losses.discriminator_loss, has_aux=True)(outputs, spec.loss)
         grads["discriminator"] = pullback(cotangent)[1]
         metrics |= d_metrics
-    elif state.discriminator is not None:
-        metrics |= losses.discriminator_loss(outputs, spec.loss)[1]
     squares = jax.tree.map(lambda leaf: jnp.sum(jnp.square(leaf)), grads)
     finite = finiteness(
         ("features", _by_scale(generated.features)),
