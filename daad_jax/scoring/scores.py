@@ -155,10 +155,7 @@ def compute_scores(inputs: ScoreInputs) -> dict[str, np.ndarray]:
 
 
 def score_label(name: str, protocol: str) -> str:
-    """The label of a score in tables; `protocol` is that of the score A.
-
-    A score without a label of its own has its name, with spaces for underscores.
-    """
+    """The label of a score in tables; `protocol` is that of the score A."""
     label = SCORES[name].label if name in SCORES else ""
     return label.format(protocol=protocol) or name.replace("_", " ")
 
@@ -169,11 +166,15 @@ def check_decision(config: Config) -> None:
     known = [key for key, score in SCORES.items() if score.decides]
     if name not in known:
         raise ConfigError(f"score.decision: no score {shown(name)}; {suggestion(name, known)}")
-    if "discriminator" in SCORES[name].needs and not config.has_discriminator:
-        raise ConfigError(
-            f"score.decision: {name!r} needs a discriminator; set it to 'A', or loss.adv or "
-            "loss.ali above 0"
-        )
+    held_out = config.data.calibration_fraction > 0
+    for need, there, thing, field in (
+        ("discriminator", config.has_discriminator, "a discriminator", "loss.adv or loss.ali"),
+        ("deviations", held_out, "held-out images", "data.calibration_fraction"),
+    ):
+        if need in SCORES[name].needs and not there:
+            raise ConfigError(
+                f"score.decision: {name!r} needs {thing}; set it to 'R', or {field} above 0"
+            )
 
 
 def mean_squared(first: jax.Array, second: jax.Array, valid: jax.Array | None = None) -> jax.Array:

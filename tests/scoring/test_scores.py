@@ -80,6 +80,8 @@ def test_each_score_needs_only_what_is_known():
 def test_a_decision_by_the_discriminator_needs_one():
     with pytest.raises(ConfigError, match=r"score\.decision: 'L_max' needs a discriminator"):
         daad_jax.check(tiny_config("daad", score__decision="L_max"))
+    with pytest.raises(ConfigError, match=r"'combined' needs held-out images; .* above 0"):
+        daad_jax.check(tiny_config(score__decision="combined"))
     with pytest.raises(ConfigError, match="no score 'A_paper'"):
         daad_jax.check(tiny_config(score__decision="A_paper"))
 
