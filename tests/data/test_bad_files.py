@@ -85,7 +85,7 @@ def assert_is_without(dataset, whole, train=(), test=()):
         if other.masks is None:
             assert one.masks is None
         else:
-            np.testing.assert_array_equal(one.masks, other.masks[kept])
+            np.testing.assert_array_equal(one.masks, [other.masks[index] for index in kept])
     assert dataset.left_out == len(train) + len(test)
 
 
