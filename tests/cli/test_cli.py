@@ -187,7 +187,7 @@ BAD_FLAGS = [
     (["--config.train.batch_size=16"], "train.batch_size: is 16, but the run in"),
     (["--config.memory.items=9"], "memory.items: is 9, but the run in"),
     (["--wrkdir=x"], "did you mean '--workdir'"),
-    (["stray"], "stray: not understood"),
+    (["stray"], "data.root: the folder is given already, as 'stray'; leave one out"),
     (["--config.=1"], "no such config field"),
     (["--flagfile=nope"], "nope"),
     (["--config.data.image_size=2147483648"], "data.image_size: 2147483648 must be from"),

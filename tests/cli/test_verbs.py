@@ -13,7 +13,7 @@ from daad_jax.cli import main
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        ([], "no verb given; give one of train ("),
+        ([], "no verb given; give one of check ("),
         (["tabel"], "tabel: no such verb; did you mean 'table'?"),
         (["table"], "table: no runs; give files of a grid's results"),
         (["table", "--rwos=a", "x.jsonl"], "--rwos: no such flag; did you mean '--rows'?"),
