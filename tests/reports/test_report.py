@@ -83,6 +83,7 @@ def fabricate(
     config = config_lib.from_setting(setting)
     config.score.protocol = protocol
     config.score.bootstrap_samples = 20
+    config.data.image_size = SIZE
     kinds = kinds or ["good"] * 6 + ["dent"] * 6
     names = names or [f"test/{kind}/{index}.png" for index, kind in enumerate(kinds)]
     count = len(kinds)

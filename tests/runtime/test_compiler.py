@@ -45,7 +45,7 @@ def test_training_and_scoring_do_not_use_ynnpack_for_convolutions(one_device):
     program = build_program(networks, step_spec(config), shape, one_device)
     variables, images = program.shapes.eval_variables, jax.ShapeDtypeStruct(shape, jnp.uint8)
     made = scorer.Scorer(networks, variables, config, one_device)
-    score = made._score.lower(variables, images, jnp.ones((32, 32)))
+    score = made._score.lower(variables, images, (jnp.ones((32, 32)),) * 2)
     use = made._use.lower(variables, images, jnp.ones(8))
     compiled = {"step": program.step, "score": score.compile(), "use": use.compile()}
     for name, one in compiled.items():
