@@ -330,7 +330,7 @@ def test_report_of_settings_without_some_parts(tmp_path, setting):
     parsed = check_alone(html_report.write_report(tmp_path, found, dataset).read_text())
     assert "No metrics were logged." in parsed.text
     assert ("dead reads" in parsed.text) == (setting != "ae")
-    assert "outline" not in parsed.text
+    assert "outline of the mask" not in parsed.text
 
 
 def test_examples_are_worst_typical_and_best():

@@ -22,7 +22,10 @@ CHANGES = {
     "data.channels": 3,
     "data.flip_horizontal": False,
     "data.flip_vertical": False,
+    "data.fit": "pad",
+    "data.ignore": "0,0,0.5,0.5",
     "data.image_size": 32,
+    "data.tile": 8,
     "discriminator.batch_norm": "joint",
     "discriminator.feature_layer": 0,
     "discriminator.max_width": 6,
@@ -61,12 +64,14 @@ CHANGES = {
 }
 # Fields that change neither; any field in none of the two lists makes a test fail.
 WITHOUT_EFFECT = {
+    "data.bad",
     "data.brightness",
     "data.cache_dir",
     "data.calibration_fraction",
     "data.calibration_groups",
     "data.category",
     "data.follow_links",
+    "data.good",
     "data.max_bad_files",
     "data.memory_limit_mb",
     "data.name",
@@ -77,7 +82,9 @@ WITHOUT_EFFECT = {
     "data.source",
     "data.split_seed",
     "data.tfds_dir",
+    "data.test_fraction",
     "data.test_root",
+    "data.tile_overlap",
     "data.value_range",
     "model.backbone",  # there is only one
     "seed",
@@ -92,8 +99,9 @@ WITHOUT_EFFECT = {
 
 def program_key(config):
     """The arguments that a program is built, and cached, by."""
-    size = config.data.image_size
-    shape = (config.train.batch_size, size, size, config.data.channels)
+    data = config.data
+    channels = data.channels + data.has_validity
+    shape = (config.train.batch_size, *data.network_size, channels)
     return build_networks(config), step_spec(config), shape
 
 
