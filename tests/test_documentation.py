@@ -104,6 +104,7 @@ def test_the_commands_and_snippets_of_the_readme_run(home):
     assert (home / "runs/my_part/predictions/predictions.html").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", [page for page in PAGES if page.name != "README.md"])
 def test_snippets_of_the_other_pages_run(path, home):
     for snippet in blocks(path, "python"):

@@ -83,6 +83,7 @@ def test_pinned_versions_lie_in_the_declared_ranges():
         assert pinned[requirement.name] in requirement.specifier, requirement
 
 
+@pytest.mark.slow
 def test_the_default_run_works_in_an_empty_folder(installed, tmp_path):
     arguments = [
         "--config.train.steps=2",

@@ -51,6 +51,7 @@ def forget(folder):
     sys.modules.pop("own_rules")
 
 
+@pytest.mark.slow
 def test_a_custom_rule_trains_and_evaluates(module, tmp_path, one_device):
     config = tiny_config("daad", memory__addressing=RULE, train__steps=2)
     dataset = tiny_dataset(config)

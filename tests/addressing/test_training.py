@@ -92,6 +92,7 @@ def blocks_read(networks, variables, **options):
     return outputs.reads[SCALE].block
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RULES)
 def test_every_rule_trains_on_every_axis(name):
     rule = WEIGHTED.get(name, RULES[name]())
@@ -120,6 +121,7 @@ def test_every_rule_trains_on_every_axis(name):
     assert ("memory" in state.generator.variables) == stateful
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rule", "overrides"),
     [
@@ -155,6 +157,7 @@ def test_a_resumed_run_equals_an_undisturbed_one_bitwise(tmp_path, one_device, r
     jax.tree.map(np.testing.assert_array_equal, whole.generator.memory, restored.generator.memory)
 
 
+@pytest.mark.slow
 def test_one_and_eight_devices_agree_on_the_state_of_a_memory():
     config = rule_config(MNAD(), memory__banks="position")
     states = []
@@ -168,6 +171,7 @@ def test_one_and_eight_devices_agree_on_the_state_of_a_memory():
     np.testing.assert_allclose(one["memory_items"], eight["memory_items"], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_learned_temperature_learns():
     config = rule_config(Softmax(), memory__learned_temperature=True)
     networks, step, state = start(config)
@@ -198,6 +202,7 @@ def test_frozen_items_stay_and_the_rest_learns():
     assert np.any(first != memory_of(free)["memory_items"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", [Nearest(), Gumbel(), HardShrinkage()], ids=str)
 def test_frozen_items_of_rules_with_losses_or_state_stay(rule):
     state, new, _ = one_step(rule_config(rule, memory__frozen=True))
@@ -205,6 +210,7 @@ def test_frozen_items_of_rules_with_losses_or_state_stay(rule):
     np.testing.assert_array_equal(old, moved)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rule", "learned"), [(ProductKey(), "subkeys"), (Entmax(learned=True), "alpha_logit")]
 )

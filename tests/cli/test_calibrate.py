@@ -27,6 +27,7 @@ def summary(workdir):
     return json.loads((workdir / "evaluation.json").read_text())
 
 
+@pytest.mark.slow
 def test_a_chosen_threshold_stays_in_every_evaluation(copy, capsys):
     before = summary(copy)["threshold"]
     assert calibrate(copy, "--threshold=0.125") == 0

@@ -43,6 +43,7 @@ def result(workdir):
     return json.loads((workdir / "evaluation.json").read_text())
 
 
+@pytest.mark.slow
 def test_a_run_is_evaluated_from_any_folder_and_says_what_with(finished, copy):
     before = snapshot(copy)
     assert evaluate(copy) == 0
@@ -87,6 +88,7 @@ FIELDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FIELDS)
 def test_a_score_setting_may_change_and_load_follows(copy, name):
     before, value = result(copy), FIELDS[name]

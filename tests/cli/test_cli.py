@@ -75,6 +75,7 @@ def test_train_on_a_finished_workdir_resumes(root, workdir, capsys):
     assert "resuming at step 3 of 3" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_all_categories_give_one_table_in_the_papers_order(tmp_path, capsys):
     some = ("grid", "carpet", "zipper", "bottle")
     for name in some:
@@ -105,6 +106,7 @@ def test_eval_takes_a_workdir_of_several_categories(tmp_path, capsys):
     assert out[out.rindex("category ") :] == again[again.rindex("category ") :]
 
 
+@pytest.mark.slow
 def test_runs_of_one_and_of_all_categories_do_not_mix(tmp_path, capsys):
     make_category(tmp_path / "parts", "nut")
     several = train_args(tmp_path / "parts", tmp_path / "all", category="all", setting="ae")
@@ -300,6 +302,7 @@ def test_the_scripts_exit_with_the_code(script, tmp_path):
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.slow
 def test_images_of_every_mode_are_accepted(tmp_path):
     folder = make_category(tmp_path / "parts")
     rng = np.random.default_rng(0)

@@ -36,6 +36,7 @@ def make(**overrides):
     return scorer, jax.jit(apply)(variables, pixels), generator.memories[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("banks", ["one", "1x2", "position"])
 def test_nearest_blocks_are_found_by_looking_at_all(banks):
     scorer, output, memory = make(memory__banks=banks, memory__similarity="distance")
@@ -76,6 +77,7 @@ def test_pairwise_cosine_is_numpys():
     assert pairwise_cosine(items[:, :1]) == {"cosine_mean": 0.0, "cosine_largest": 0.0}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "overrides", [{}, {"memory__banks": "position"}, {"model__query_from": "before"}]
 )

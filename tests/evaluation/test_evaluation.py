@@ -304,6 +304,7 @@ def test_home_is_expanded_for_workdirs(run, tmp_path, monkeypatch):
     assert not (tmp_path / "~").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kept", [slice(0), slice(10), slice(10, None)])
 @pytest.mark.parametrize("protocol", ["paper", "calibrated"])
 def test_without_test_images_of_both_labels_only_the_aurocs_are_missing(
@@ -337,6 +338,7 @@ def test_without_test_images_of_both_labels_only_the_aurocs_are_missing(
     assert ("Examples</h2>" in html) == bool(len(dataset.test))
 
 
+@pytest.mark.slow
 def test_without_held_out_images_there_is_only_the_papers_protocol(tmp_path):
     config = tiny_config("daad", train__steps=2)
     dataset = tiny_dataset(config)

@@ -124,6 +124,7 @@ def test_images_without_any_contrast_come_back():
     make_pseudo_defects(black, with_light)
 
 
+@pytest.mark.slow
 def test_images_too_small_for_pseudo_defects_are_evaluated_without_them(one_device):
     config = tiny_config(
         data__image_size=8,

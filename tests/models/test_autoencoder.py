@@ -45,6 +45,7 @@ def apply(module, variables, images, **options):
     return jax.jit(functools.partial(module.apply, train=False, **options))(variables, images)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("setting", sorted(config_lib.SETTINGS))
 def test_every_setting_has_its_memories_and_restores_the_image_shape(setting):
     generator, variables, images = make(setting)
@@ -62,6 +63,7 @@ def test_every_setting_has_its_memories_and_restores_the_image_shape(setting):
     assert joined == (4 if setting in ("ae", "memae") else 8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("train", [True, False])
 @pytest.mark.parametrize("setting", ["daad", "memae", "memae_skip"])
 def test_the_reconstruction_depends_on_the_image_through_the_weights_only(setting, train):
@@ -105,6 +107,7 @@ def test_assembled_maps_are_reads_of_the_features():
     np.testing.assert_allclose(block.reshape(-1), one.block, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("query_from", ["after", "before"])
 @pytest.mark.parametrize("train", [True, False])
 def test_encode_read_and_decode_make_up_the_whole(query_from, train):

@@ -78,6 +78,7 @@ def test_sampling_and_its_gradients_equal_those_of_lax(layer, reference, shape):
         np.testing.assert_allclose(mine, expected, rtol=1e-3, atol=1e-2)
 
 
+@pytest.mark.slow
 # The last two numbers are C and F. With few pixels or features up-sampling is a product, otherwise
 # a convolution; the gradient of down-sampling up-samples F channels to C.
 @pytest.mark.parametrize(

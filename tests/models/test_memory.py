@@ -177,6 +177,7 @@ def test_queries_of_a_bfloat16_map_are_those_that_were_read(similarity):
     np.testing.assert_array_equal(np.argmax(weights, -1), np.argmax(softmax, -1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "rule", [Threshold(), Entmax(), Noisy()], ids=["threshold", "entmax", "noisy"]
 )

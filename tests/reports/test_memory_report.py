@@ -46,6 +46,7 @@ def test_the_block_with_the_largest_error_is_described():
     assert detail.endswith("all weights are zero")
 
 
+@pytest.mark.slow
 def test_the_report_shows_what_blocks_read(tmp_path, one_device):
     config = tiny_config("daad", train__steps=2, memory__banks="1x2", memory__addressing="top_k")
     dataset = tiny_dataset(config)

@@ -47,6 +47,7 @@ def test_json_is_written_completely_or_not_at_all(tmp_path):
     assert json.loads(path.read_text()) == {"a": [1, 2.5]}
 
 
+@pytest.mark.slow
 def test_no_result_file_of_a_run_is_written_in_place(tmp_path, one_device):
     config, opened = tiny_config(train__steps=1), set()
     dataset = tiny_dataset(config)

@@ -87,6 +87,7 @@ def assert_acknowledged(process):
     assert process.stderr.readline().startswith("SIGTERM: stopping at the next safe point")
 
 
+@pytest.mark.slow
 def test_a_signal_to_one_process_stops_both_after_the_same_step_and_both_can_be_resumed(
     root, tmp_path
 ):

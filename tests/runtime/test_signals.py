@@ -160,6 +160,7 @@ def test_a_first_signal_waits_for_the_compilation():
         assert process.returncode == 75
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("event", "path"),
     [
@@ -205,6 +206,7 @@ def test_a_signal_stops_a_long_bootstrap(root, undisturbed, tmp_path):
     ).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_signal_during_evaluate_leaves_the_old_files(undisturbed, tmp_path):
     workdir = tmp_path / "w"
     shutil.copytree(undisturbed, workdir)
@@ -219,6 +221,7 @@ def test_a_signal_during_evaluate_leaves_the_old_files(undisturbed, tmp_path):
     assert {path: data for path, (_, data) in before.items()} == files_of(workdir)
 
 
+@pytest.mark.slow
 def test_a_signal_stops_a_grid_which_can_be_resumed(root, tmp_path):
     results = tmp_path / "g.jsonl"
     command = ["grid", f"--results={results}", "--seeds=4,5", *config_args(root)]
@@ -233,6 +236,7 @@ def test_a_signal_stops_a_grid_which_can_be_resumed(root, tmp_path):
     assert [(line["seed"], line["cost"]["first_step"]) for line in lines] == [(4, 2), (5, 0)]
 
 
+@pytest.mark.slow
 def test_a_save_that_fails_after_a_signal_is_an_error(root, tmp_path):
     with reaching("before", 3, arguments(root, tmp_path), before=LIMIT) as process:
         error = interrupt(process, signal.SIGTERM)

@@ -180,6 +180,7 @@ def run_rounds(harness, workdir, undisturbed, kills, rng, preemptions=False):
     return rounds
 
 
+@pytest.mark.slow
 def test_after_five_kills_the_result_is_the_same(parts, undisturbed, tmp_path):
     whole, cache = undisturbed
     harness = Harness(parts, cache)

@@ -189,6 +189,7 @@ def test_a_batch_of_one_image_is_not_to_be_lowered(one_device, monkeypatch):
         fit(config, tiny_dataset(config), mesh=one_device)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("setting", sorted(config_lib.SETTINGS))
 def test_every_setting_trains_on_eight_devices(tmp_path, setting):
     config = tiny_config(setting, train__steps=2)

@@ -168,6 +168,7 @@ def compiled():
     jax.monitoring.unregister_event_duration_listener(hear)
 
 
+@pytest.mark.slow
 def test_runs_with_the_same_shapes_compile_the_step_once(tmp_path, one_device, compiled):
     for seed, count in enumerate((23, 21, 21, 23, 17)):
         config = tiny_config(

@@ -169,6 +169,7 @@ def test_choices_of_the_config_change_the_loss(overrides):
     assert abs(losses[0] - losses[1]) > 1e-4
 
 
+@pytest.mark.slow
 def test_loss_gradients_are_those_of_the_weighted_losses_by_the_reconstruction():
     flips = {"data__flip_horizontal": False, "data__flip_vertical": False}
     networks, spec, state, _ = make(**flips, loss__rec_norm="mean_squared")
@@ -189,6 +190,7 @@ def test_loss_gradients_are_those_of_the_weighted_losses_by_the_reconstruction()
     assert found["reconstruction_gradient/ali"] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["rotate", "inpaint", "stain"])
 def test_the_generator_sees_corrupted_images_and_the_losses_clean_ones(kind):
     flips = {"data__flip_horizontal": False, "data__flip_vertical": False}

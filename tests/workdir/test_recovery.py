@@ -62,6 +62,7 @@ def assert_locked(workdir, capsys):
     assert captured.out == ""  # before any data was loaded
 
 
+@pytest.mark.slow
 def test_a_run_locks_its_workdir_until_it_is_killed_in_a_save_and_can_then_be_resumed(
     root, undisturbed, tmp_path, capsys
 ):
