@@ -1,6 +1,7 @@
 import re
 
 import numpy as np
+import pytest
 
 import daad_jax
 from daad_jax.evaluation.diagnostics import BlockReads, Neighbours

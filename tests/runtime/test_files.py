@@ -3,6 +3,8 @@ import json
 import os
 import sys
 
+import pytest
+
 from daad_jax import api
 from daad_jax.evaluation.evaluate import write_evaluation
 from daad_jax.reports import html
