@@ -3,9 +3,8 @@
 #
 #   MVTEC=FOLDER MNIST=FOLDER CIFAR10=FOLDER OUT=runs/experiments benchmarks/experiments.sh PART ...
 #
-# A PART is sets, mnist_all, cifar10, restoration, length, discriminator, memory, six_settings, choices
-# or stability. SEEDS=0,1 takes these seeds instead of the part's own, so that two processes can
-# share a part.
+# A PART is sets, mnist_all, cifar10, restoration, length, six_settings, choices or stability.
+# SEEDS=0,1 takes these seeds instead of the part's own, so that two processes can share a part.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
@@ -52,25 +51,9 @@ restoration() {
   grid restoration 0 "${digits[@]}" --categories=8 "${corrupted[@]}"
 }
 length() {
-  for epochs in 35 100 300; do
-    grid length 0 "${tile[@]}" --categories=magnetic_tile --settings=ae,daad,daad_plus \
-      --config.train.epochs=$epochs
+  for epochs in 35 100 200; do
+    grid length 0 "${tile[@]}" --categories=magnetic_tile --config.train.epochs=$epochs
   done
-}
-discriminator() { # what was tried to make the game worth having
-  local tried=(
-    --variant=loss.adv=0.5
-    --variant="loss.adv=0.5 loss.alignment_updates_discriminator=True"
-    --variant="loss.adv=0.5 discriminator.batch_norm=joint"
-    --variant="loss.adv=0.5 train.average_decay=0.999"
-  )
-  grid discriminator 0 "${tile[@]}" --categories=magnetic_tile "${tried[@]}"
-  grid discriminator 0 "${digits[@]}" --categories=8 "${tried[@]}"
-}
-memory() { # what a digit's model depends on
-  grid memory 0 "${digits[@]}" --categories=8 --variant= --variant=memory.items=8 \
-    --variant=memory.items=50 --variant=memory.items=200 --variant=memory.temperature=0.03 \
-    --variant="memory.division_rates=(2,2,1)"
 }
 six_settings() { # four stages
   grid six_settings 0,1,2 "${tile[@]}" --categories=magnetic_tile "${squares[@]}" \
