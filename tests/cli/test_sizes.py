@@ -50,7 +50,7 @@ def test_such_pictures_train_evaluate_and_are_scored(root, tmp_path, capsys):
     captured = capsys.readouterr()
     assert "could not be written" not in captured.err
     summary = json.loads((workdir / "evaluation.json").read_text())
-    assert summary["masks"] == {"images": 3, "empty": 0, "defective_pixels": 180}
+    assert summary["masks"].items() >= {"images": 3, "empty": 0, "defective_pixels": 180}.items()
     assert summary["pixel_auroc"] > 0.5
     assert summary["pseudo"]["defects"] == 8
     rows = (workdir / SCORES_FILE).read_text().splitlines()
