@@ -1,6 +1,7 @@
 """SIGTERM and SIGINT: the first stops a command where it can be resumed, the second kills it."""
 
 import concurrent.futures
+import contextlib
 import json
 import os
 import shutil
@@ -97,7 +98,12 @@ def interrupt(process, number, then="\n"):
     wait_for(process, "reached")
     process.send_signal(number)
     assert_acknowledged(process, number)
-    _, error = process.communicate(then)
+    with contextlib.suppress(BrokenPipeError):  # it has ended already
+        process.stdin.write(then)
+        process.stdin.close()
+    # Not communicate(): it would miss what came in one piece with the acknowledgment.
+    error = process.stderr.read()
+    process.wait()
     return error
 
 
