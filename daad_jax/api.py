@@ -63,7 +63,7 @@ def fit(
         workdir: folder of checkpoints and logs; training resumes from its last checkpoint. Or a
             function that opens it and returns it. With None nothing is written.
         rule: the addressing rule to use instead of the one that `memory.addressing` names.
-        mesh: the devices; by default all of them.
+        mesh: the devices; by default all of them, as `config.mesh` says.
         stop_at: stop after this many updates, as if interrupted.
         log: receives progress messages.
 
@@ -77,7 +77,7 @@ def fit(
         SaveError: when a checkpoint or log cannot be written.
     """
     check(config, rule)
-    mesh = mesh or sharding.make_mesh()
+    mesh = mesh or sharding.make_mesh(fields=config.mesh)
     networks = build_networks(config, rule, devices=mesh.size)
     images = dataset.train.inputs
     with contextlib.ExitStack() as stack:
@@ -109,17 +109,17 @@ def evaluate(
     """Scores the test images of a dataset with a trained state. No file is read or written.
 
     `config` and `rule` must be those that `fit` trained the state with. All three parts of the
-    dataset are used. `mesh` defaults to all devices of this process. `calibration` replaces the one
-    that is made from the held-out images. Raises ConfigError if the config cannot work, and
-    NonFiniteError if a score is not finite because the training has diverged.
+    dataset are used. `mesh` defaults to all devices; several processes call it together, and each
+    scores its part. `calibration` replaces the one that is made from the held-out images. Raises
+    ConfigError if the config cannot work, and NonFiniteError if a score is not finite because the
+    training has diverged.
     """
     check(config, rule)
-    mesh = mesh or sharding.make_mesh(jax.local_devices())
-    variables = jax.device_get(state.eval_variables)
+    mesh = mesh or sharding.make_mesh(fields=config.mesh)
     return evaluation.evaluate(
         config,
         build_networks(config, rule, devices=mesh.size),
-        sharding.place_tree(variables, mesh),
+        sharding.place_tree(state.eval_variables, mesh),
         int(np.asarray(jax.device_get(state.step))),
         dataset,
         mesh=mesh,

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from daad_jax.errors import ConfigError, UserError, suggestion
-from daad_jax.runtime import memory, processes, signals
+from daad_jax.runtime import memory, processes, signals, watch
 
 # Verb, which is also the name of its module, and what it does.
 VERBS = {
@@ -19,6 +19,7 @@ VERBS = {
     "predict": "score new pictures, with decisions, maps and a page",
     "calibrate": "change the threshold of a trained run",
     "grid": "train and evaluate many configs",
+    "plan": "say what training would cost on devices that are not here",
     "table": "print the results of a grid as a table",
 }
 
@@ -59,6 +60,10 @@ def guarded(command: Callable[[], None]) -> int:
         return signals.EXIT_CODE
     except MemoryError:
         return _fail("out of memory; lower data.image_size, data.tile or data.memory_limit_mb", 1)
+    except RuntimeError:
+        if processes.are_several():  # an exchange fails when another process has died
+            watch.wait()
+        raise
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         return _fail(f"{where}{error.strerror or error}", 1)

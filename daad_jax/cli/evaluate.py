@@ -1,10 +1,10 @@
 """``evaluate``: evaluates the last checkpoints of a workdir again."""
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 from absl import flags
 
 from daad_jax import addressing, api
@@ -16,7 +16,7 @@ from daad_jax.data import load_dataset
 from daad_jax.errors import ConfigError
 from daad_jax.evaluation.evaluate import write_evaluation
 from daad_jax.models.build import build_networks
-from daad_jax.runtime import sharding
+from daad_jax.runtime import processes, sharding
 from daad_jax.runtime.files import user_path
 from daad_jax.scoring.calibration import load_chosen
 from daad_jax.train.state import restore_state
@@ -41,6 +41,7 @@ def run(argv: Sequence[str]) -> None:
     values = flags.FlagValues()
     flags.DEFINE_string("workdir", None, "Folder that train wrote to.", flag_values=values)
     own_flags.define_custom_code(values)
+    own_flags.define_distributed(values)
     overrides, folder = own_flags.parse_overrides(values, argv, positional=True)
     if values.workdir and folder:
         raise ConfigError(f"--workdir: the workdir is given already, as {folder!r}; leave one out")
@@ -48,6 +49,7 @@ def run(argv: Sequence[str]) -> None:
     if not given:
         raise ConfigError("--workdir: give the folder that train.py wrote to")
     workdir = user_path(given)
+    processes.join(values.distributed)
     folders = find_runs(workdir)
     configs = [_changed(folder, overrides) for folder in folders]
     rules = [
@@ -58,7 +60,8 @@ def run(argv: Sequence[str]) -> None:
         api.check(config, rule)
     anew = "score.threshold_quantile" in overrides
     summaries = [_evaluate(*one, anew) for one in zip(folders, configs, rules, strict=True)]
-    output.show_summary(workdir, folders, summaries)
+    if processes.is_first():
+        output.show_summary(workdir, folders, summaries)
 
 
 def _changed(folder: Path, overrides: Mapping[str, Any]) -> Config:
@@ -79,15 +82,21 @@ def _evaluate(folder: Path, config: Config, rule: Rule, anew: bool) -> dict[str,
 
     Returns what ``evaluation.json`` holds.
     """
-    mesh = sharding.make_mesh(jax.local_devices())
-    with lock.hold(folder):
+    mesh = sharding.make_mesh(fields=config.mesh)
+    with contextlib.ExitStack() as held:
+        processes.in_first(lambda: held.enter_context(lock.hold(folder)))
         dataset = load_dataset(config.data, config.data.category, folder / "cache")
         check_same_images(folder, dataset.train.inputs)
         networks = build_networks(config, rule, devices=mesh.size)
         state = restore_state(folder, config, networks, mesh)
         chosen = None if anew else load_chosen(folder, int(state.step), config.score)
         evaluation = api.evaluate(config, state, dataset, rule=rule, mesh=mesh, calibration=chosen)
-        write_config(folder, config)
-        write_evaluation(folder, evaluation, dataset)
-        output.show_evaluation(folder, evaluation, dataset)
+
+        def write() -> None:
+            with held.pop_all():
+                write_config(folder, config)
+                write_evaluation(folder, evaluation, dataset)
+                output.show_evaluation(folder, evaluation, dataset)
+
+        processes.in_first(write, meanwhile=lambda: lock.wait_until_free(folder))
     return evaluation.summary

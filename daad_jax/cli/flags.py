@@ -108,6 +108,11 @@ def define_custom_code(values: flags.FlagValues) -> None:
     )
 
 
+def define_distributed(values: flags.FlagValues) -> None:
+    """Defines ``--distributed``, which joins several processes."""
+    flags.DEFINE_string("distributed", None, "HOST:PORT,COUNT,INDEX or auto.", flag_values=values)
+
+
 def load_config(given: ConfigFlags) -> Config:
     """Builds the config that a command line asks for. It is not validated yet.
 

@@ -1,5 +1,6 @@
 """``predict``: scores new pictures with a trained run."""
 
+import contextlib
 import math
 import sys
 import time
@@ -15,7 +16,7 @@ from daad_jax.data import display_name
 from daad_jax.data.inputs import Inputs, Watch, list_inputs
 from daad_jax.errors import ConfigError, DataError, warn
 from daad_jax.reports import predictions as report
-from daad_jax.runtime import signals
+from daad_jax.runtime import processes, signals
 from daad_jax.runtime.files import user_path
 from daad_jax.scoring import calibration as calibration_lib
 from daad_jax.scoring.calibration import Calibration
@@ -52,6 +53,9 @@ def run(argv: Sequence[str]) -> None:
     workdir, inputs = user_path(words[0]), words[1:]
     if not inputs:
         raise ConfigError("predict: give folders, globs or files to score, or - for a list")
+    if values.distributed and (values.watch or "-" in inputs):
+        raise ConfigError("--distributed: goes neither with --watch nor with a list on stdin")
+    processes.join(values.distributed, apart=True)
     output = user_path(values.output or workdir / _OUTPUT)
     maps = None if values.maps == _ALL else _count(values.maps)
     listed = list_inputs(inputs, sys.stdin, without=output)
@@ -62,12 +66,17 @@ def run(argv: Sequence[str]) -> None:
     detector = _decide(detector, values.false_alarm_rate, values.threshold, workdir)
     title = f"{workdir.resolve().name} \u00b7 predictions"
     this = _Run(title, output, detector, maps, values.raw_maps)
-    with lock.hold(output):
-        predictions = Predictions(output, detector)
-        try:
-            _predict(this, predictions, listed, watch=values.watch)
-        finally:
-            predictions.close()
+    with contextlib.ExitStack() as held:
+        opened: list[Predictions] = []
+
+        def open_first() -> None:
+            held.enter_context(lock.hold(output))
+            opened.append(Predictions(output, detector))
+
+        processes.in_first(open_first)
+        predictions = opened[0] if opened else Predictions(output, detector, processes.index())
+        held.callback(predictions.close)
+        _predict(this, predictions, listed, watch=values.watch)
 
 
 def choose_threshold(
@@ -108,6 +117,7 @@ def _define_flags() -> flags.FlagValues:
     flags.DEFINE_integer("batch_size", None, "Pictures scored at once.", flag_values=values)
     define_threshold(values)
     own_flags.define_custom_code(values)
+    own_flags.define_distributed(values)
     return values
 
 
@@ -148,7 +158,12 @@ def _predict(this: _Run, predictions: Predictions, listed: Inputs, *, watch: boo
     left = [path for path in listed.files if row_path(path) not in predictions.done]
     if known := len(listed.files) - len(left):
         print(f"{known} of {len(listed.files)} pictures have their row already")
-    _score(this, predictions, left, None if watch else len(left))
+    own = [path for path in left if processes.is_own(path)]
+    _score(this, predictions, own, None if watch else len(own))
+    processes.meet("scored")
+    if not processes.is_first():
+        return
+    predictions.take_over()
     _show(this, predictions)
     if not watch:
         return

@@ -17,7 +17,12 @@ from absl import flags
 from daad_jax import addressing, api
 from daad_jax.addressing import Rule
 from daad_jax.cli import output
-from daad_jax.cli.flags import define_custom_code, load_config, parse_config_flags
+from daad_jax.cli.flags import (
+    define_custom_code,
+    define_distributed,
+    load_config,
+    parse_config_flags,
+)
 from daad_jax.config import Config
 from daad_jax.data import ALL, Dataset, display_name, list_categories, load_dataset
 from daad_jax.errors import CheckpointError
@@ -64,8 +69,7 @@ def run(argv: Sequence[str]) -> None:
     """
     given = parse_train_flags(argv)
     config = given.config
-    if given.distributed:
-        processes.join(given.distributed)
+    processes.join(given.distributed)
     rule = addressing.parse_rule(
         config.memory.addressing, allow_custom_code=given.allow_custom_code
     )
@@ -98,34 +102,33 @@ def train_and_evaluate(
 ) -> Outcome:
     """Trains or resumes one run and evaluates the state that training returned.
 
-    Several processes train together. Then the first one alone evaluates while the others wait, and
-    calls `show` after it has written the evaluation's files. The folder stays locked until then.
-    The config must be checked and of one category.
+    Several processes train and evaluate together. Then the first one writes the evaluation's files
+    and calls `show` while the others wait. The folder stays locked until then. The config must be
+    checked and of one category.
 
     Raises UserError if the folder is in use or holds another run, the images do not fit, a loss is
     not finite, or a file cannot be written.
     """
-    evaluation: Evaluation | None = None
     start = time.perf_counter()
     with contextlib.ExitStack() as held:
         opened = open_run(folder, config, dataset.train.inputs)
         enter = functools.partial(held.enter_context, opened)
         state = api.fit(config, dataset, workdir=enter, rule=rule, log=log)
         trained = time.perf_counter()
+        step = int(np.asarray(jax.device_get(state.step)))
+        chosen = load_chosen(folder, step, config.score)
+        evaluation = api.evaluate(config, state, dataset, rule=rule, calibration=chosen)
 
-        def evaluate() -> None:
-            nonlocal evaluation
+        def write() -> None:
             with held.pop_all():
-                step = int(np.asarray(jax.device_get(state.step)))
-                chosen = load_chosen(folder, step, config.score)
-                evaluation = api.evaluate(config, state, dataset, rule=rule, calibration=chosen)
                 write_evaluation(folder, evaluation, dataset)
                 if show is not None:
                     show(folder, evaluation, dataset)
 
-        # The others wait for the lock: a collective operation would time out in a long evaluation.
-        processes.in_first(evaluate, meanwhile=lambda: lock.wait_until_free(folder))
-    return Outcome(evaluation, trained - start, time.perf_counter() - trained)
+        # The others wait for the lock: a collective operation would time out in a long report.
+        processes.in_first(write, meanwhile=lambda: lock.wait_until_free(folder))
+    own = evaluation if processes.is_first() else None
+    return Outcome(own, trained - start, time.perf_counter() - trained)
 
 
 def parse_train_flags(argv: Sequence[str]) -> TrainFlags:
@@ -135,8 +138,8 @@ def parse_train_flags(argv: Sequence[str]) -> TrainFlags:
     """
     values = flags.FlagValues()
     flags.DEFINE_string("workdir", None, "Folder of the run.", flag_values=values)
-    flags.DEFINE_string("distributed", None, "HOST:PORT,COUNT,INDEX or auto.", flag_values=values)
     define_custom_code(values)
+    define_distributed(values)
     given = parse_config_flags(values, argv, positional=True)
     config = load_config(given)
     if given.folder is None:

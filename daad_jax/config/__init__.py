@@ -16,6 +16,7 @@ from daad_jax.config.schema import (
     Config,
     DataConfig,
     LossConfig,
+    MeshConfig,
     ScoreConfig,
     TrainConfig,
     ValueRange,

@@ -347,6 +347,28 @@ class ScoreConfig(Section):
 
 
 @dataclass
+class MeshConfig(Section):
+    """How devices share the work: a mesh of `data` x `items` devices."""
+
+    data: int = option(
+        0,
+        "devices along the axis of the batch alone; 0 is the number of all devices divided by "
+        "`mesh.items`",
+        at_least(0),
+    )
+    items: int = option(
+        1,
+        "devices that share each memory bank, along N or, if N is not a multiple, along D; 1 "
+        "keeps banks whole on every device",
+        at_least(1),
+    )
+    split_moments: bool = option(
+        False,
+        "whether Adam's moments are also split over the axis `data`: less memory, more traffic",
+    )
+
+
+@dataclass
 class Config(Section):
     """Everything that a run depends on besides its images."""
 
@@ -365,6 +387,7 @@ class Config(Section):
     loss: LossConfig = dataclasses.field(default_factory=LossConfig)
     train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
     score: ScoreConfig = dataclasses.field(default_factory=ScoreConfig)
+    mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
 
     @property
     def has_discriminator(self) -> bool:

@@ -6,7 +6,6 @@ import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 from jax.sharding import Mesh
 from scipy.special import entr
@@ -63,7 +62,8 @@ class Evaluation(NamedTuple):
         calibration: scales and threshold, or None if no images were held out.
         reference: mean maps of normal training images.
         defective: bool ``(n,)``, the decisions for the test images; None without a threshold.
-        scorer: the networks, for diagnostics; None if the evaluation was made without networks.
+        scorer: the networks on devices of this process, for diagnostics; None if the evaluation was
+            made without networks.
         pseudo: pseudo-defects to look at, if no test image is defective and some were made.
     """
 
@@ -105,11 +105,12 @@ def evaluate(
     """Scores the test images and computes metrics, baselines and diagnostics.
 
     `variables` are those of both networks, on the devices of `mesh`, which by default has all
-    devices of this process. `step` is the number of updates that the networks were trained for.
+    devices; with those of several processes this is a collective call. `step` is the number of
+    updates that the networks were trained for.
     `calibration` is used as it is; by default one is made from the held-out images, if there are
     any. Raises NonFiniteError if a score is not finite.
     """
-    mesh = mesh or sharding.make_mesh(jax.local_devices())
+    mesh = mesh or sharding.make_mesh(fields=config.mesh)
     scorer = Scorer(networks, variables, config, mesh)
     raw = scorer(dataset.test.inputs)
     normal = scorer(dataset.calibration.inputs) if len(dataset.calibration) else None
@@ -128,13 +129,14 @@ def evaluate(
         found = localization_metrics(dataset.test.masks, relative, place, valid)
         summary["pixel_auroc_relative"] = found["pixel_auroc"]
     used = dataset.test if len(dataset.test) else dataset.train
-    sample, items = _sample(used), diagnostics.memory_items(scorer)
+    local = scorer.local()
+    sample, items = _sample(used), diagnostics.memory_items(local)
     summary["memory"] = {
         scale: summarize_use(use, len(sample)) | diagnostics.pairwise_cosine(items[scale])
         for scale, use in scorer.memory_use(scorer.cut(sample)).items()
     }
     evaluation = Evaluation(
-        config, summary, raw, maps, named, calibration, reference, defective, scorer
+        config, summary, raw, maps, named, calibration, reference, defective, local
     )
     summary["pseudo"] = None
     if normal is None or min(config.data.picture_size) < MIN_SIZE:

@@ -16,8 +16,9 @@ _CPU_OPTIONS = {
 
 def compiler_options(mesh: Mesh) -> dict[str, str] | None:
     """Returns the `compiler_options` of `jax.jit` for the networks; None for XLA's defaults."""
-    device = mesh.local_devices[0]
-    return _supported_options(device) if device.platform == "cpu" else None
+    if mesh.devices.flat[0].platform != "cpu":
+        return None
+    return _supported_options(mesh.local_devices[0])
 
 
 @functools.cache

@@ -1,12 +1,14 @@
 """Several processes that train one run together, connected by `jax.distributed`.
 
-Each process computes its part of every batch. Only the first process writes to the workdir and
-evaluates. All processes read the workdir, so it must be on a disk that all of them can see.
+Each process computes its part of every batch, of training and of evaluation, and writes its part of
+each checkpoint. Only the first process writes other files. All processes use the workdir, so it
+must be on a disk that all of them can see.
 """
 
 import os
 import sys
 import threading
+import zlib
 from collections.abc import Callable
 
 import jax
@@ -15,7 +17,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from daad_jax.errors import ConfigError, UserError
-from daad_jax.runtime import sharding, signals
+from daad_jax.runtime import sharding, signals, watch
 
 _SHUTDOWN_SECONDS = 7 * 24 * 3600  # The others wait at the end while the first one evaluates.
 _LEAVE_SECONDS = 30  # A process that failed waits this long for the others to stop as well.
@@ -30,13 +32,17 @@ class FirstProcessError(UserError):
         self.exit_code = exit_code
 
 
-def join(text: str) -> None:
-    """Connects to the other processes. Call it before anything else uses JAX.
+def join(text: str | None, *, apart: bool = False) -> None:
+    """Connects to the other processes. Call it before anything else uses JAX; None joins none.
+
+    Processes that work `apart` until `meet` may each be stopped by a signal.
 
     The text is ``HOST:PORT,COUNT,INDEX``: the address of the first process, the number of processes
     and the index of this process, from 0. It is ``auto`` if JAX can find these itself, as under
     Slurm. Raises ConfigError if the text cannot be read or a process cannot be reached.
     """
+    if not text:
+        return
     # JAX's own preemption service would replace our SIGTERM handler.
     jax.config.update("jax_enable_preemption_service", False)
     try:
@@ -53,7 +59,9 @@ def join(text: str) -> None:
             f"--distributed: cannot join {text!r} ({reason}); give HOST:PORT,COUNT,INDEX or auto"
         ) from error
     if jax.process_count() > 1:
-        signals.hold()
+        if not apart:
+            signals.hold()
+        watch.start()
 
 
 def leave(code: int) -> None:
@@ -78,6 +86,21 @@ def is_first() -> bool:
     return jax.process_index() == 0
 
 
+def index() -> int:
+    """Returns the index of this process, from 0."""
+    return jax.process_index()
+
+
+def is_own(name: str) -> bool:
+    """Returns whether a piece of work belongs to this process, by its name."""
+    return zlib.crc32(os.fsencode(name)) % jax.process_count() == jax.process_index()
+
+
+def are_several() -> bool:
+    """Returns whether several processes are connected."""
+    return jax.distributed.is_initialized() and jax.process_count() > 1
+
+
 def in_first(work: Callable[[], object], meanwhile: Callable[[], object] | None = None) -> None:
     """Runs `work` in the first process; the others wait until it has returned.
 
@@ -99,6 +122,12 @@ def in_first(work: Callable[[], object], meanwhile: Callable[[], object] | None 
             raise FirstProcessError(code)
     if failure is not None:
         raise failure
+
+
+def meet(name: str) -> None:
+    """Waits until every process has called it with this name, however long that takes."""
+    if jax.process_count() > 1:
+        watch.store().wait_at_barrier(f"daad_jax/{name}", 1000 * _SHUTDOWN_SECONDS)
 
 
 def all_processes(flag: bool) -> bool:

@@ -24,6 +24,7 @@ from daad_jax.workdir.run import CHANGEABLE_FIELDS
 
 CSV_FILE = "predictions.csv"
 MADE_WITH_FILE = "predictions.json"
+_PART_FILE = "predictions-{}.csv"
 COLUMNS = ("path", "score", "calibrated_score", "p_value", "defective", "error")
 _SCORE_FIELDS = ("score.decision", "score.gamma", "score.map_sigma", "score.map_quantile")
 _CHUNK = 4096
@@ -61,30 +62,55 @@ class Summary(NamedTuple):
 class Predictions:
     """``predictions.csv`` and ``predictions.json`` of a folder. One process at a time may open it.
 
+    Of several processes that share the pictures, the first one has part 0, the file itself. The
+    others write their rows to files of their own, which the first one takes over.
+
     Attributes:
         done: the paths that have a row, as `row_path` writes them.
         decided_anew: whether the rows had another threshold, and were decided again.
     """
 
-    def __init__(self, folder: Path, detector: Detector) -> None:
+    def __init__(self, folder: Path, detector: Detector, part: int = 0) -> None:
         """Opens the file, or begins it. A row that was half written is removed.
+
+        Another `part` than 0 opens after part 0, and begins its own file.
 
         Rows of the same scores with another threshold are decided again. Raises CheckpointError if
         they are of another model or other score settings, and DataError if the file is damaged.
         """
-        self.path, self._detector = folder / CSV_FILE, detector
-        made_with, stored = _made_with(detector), folder / MADE_WITH_FILE
-        self.decided_anew = self.path.exists() and _check(stored, made_with) != made_with
-        if self.path.exists():
-            _cut_half_row(self.path)
-        if self.decided_anew:
-            self._decide_anew()
-        write_json(stored, made_with)
+        self.path, self._detector, self.decided_anew = folder / CSV_FILE, detector, False
+        if part == 0:
+            self._resume(_made_with(detector))
         self.done = {row.path for row in self.rows()} if self.path.exists() else set()
+        if part > 0:
+            self.path = folder / _PART_FILE.format(part)
+            self.path.unlink(missing_ok=True)
+        self._open()
+
+    def _resume(self, made_with: dict[str, Any]) -> None:
+        stored = self.path.parent / MADE_WITH_FILE
+        if self.path.exists():
+            self.decided_anew = _check(stored, made_with) != made_with
+            _cut_half_row(self.path)
+            self.take_over()
+            if self.decided_anew:
+                self._decide_anew()
+        write_json(stored, made_with)
+
+    def _open(self) -> None:
         with writing(self.path):
             self._file = self.path.open("a", newline="", encoding="utf-8")
             if not self._file.tell():
                 self._write([COLUMNS])
+
+    def take_over(self) -> None:
+        """Appends the rows of the other parts and removes their files."""
+        known = {row.path for row in self.rows()}
+        for part in sorted(self.path.parent.glob(_PART_FILE.format("*"))):
+            _cut_half_row(part)
+            with writing(self.path), self.path.open("a", newline="", encoding="utf-8") as file:
+                csv.writer(file).writerows(row for row in _rows(part) if row.path not in known)
+            part.unlink()
 
     def close(self) -> None:
         """Closes the file."""
@@ -106,19 +132,7 @@ class Predictions:
 
     def rows(self) -> Iterator[Row]:
         """Reads the rows. Raises DataError if the file is damaged."""
-        with self.path.open(newline="", encoding="utf-8", errors="backslashreplace") as file:
-            reader = csv.reader(file)
-            try:
-                if next(reader, list(COLUMNS)) != list(COLUMNS):
-                    raise ValueError("other columns")
-                for cells in reader:
-                    row = Row(*cells)
-                    float(row.score or 0)
-                    yield row
-            except (ValueError, TypeError, csv.Error) as error:
-                raise DataError(
-                    f"{self.path}: line {reader.line_num} cannot be read; move the file away"
-                ) from error
+        return _rows(self.path)
 
     def summarize(self, most: int | None) -> Summary:
         """Counts the rows and keeps the `most` with the highest scores; all with None."""
@@ -183,6 +197,22 @@ class Predictions:
         with writing(self.path):
             self._file.write(text.getvalue())
             self._file.flush()
+
+
+def _rows(path: Path) -> Iterator[Row]:
+    with path.open(newline="", encoding="utf-8", errors="backslashreplace") as file:
+        reader = csv.reader(file)
+        try:
+            if next(reader, list(COLUMNS)) != list(COLUMNS):
+                raise ValueError("other columns")
+            for cells in reader:
+                row = Row(*cells)
+                float(row.score or 0)
+                yield row
+        except (ValueError, TypeError, csv.Error) as error:
+            raise DataError(
+                f"{path}: line {reader.line_num} cannot be read; move the file away"
+            ) from error
 
 
 def row_path(path: str) -> str:

@@ -129,14 +129,15 @@ class Scorer:
         self, networks: Networks, variables: Variables, config: Config, mesh: Mesh
     ) -> None:
         """Takes the networks and their variables, which are on the mesh; compiles at first use."""
-        self.networks, self.variables, self._mesh = networks, variables, mesh
+        self.networks, self.variables, self._mesh, self._config = networks, variables, mesh, config
         self.batch_sizes = _batch_sizes(config.score.batch_size, mesh.size)
         sides, sigma = config.data.network_size, config.score.map_sigma
         down, across = (jnp.asarray(scores.blur_matrix(side, sigma)) for side in sides)
         self._blur, self._data = (down, across), config.data
         whole, split = sharding.replicated(mesh), sharding.batched(mesh)
         options = (config.train.corruption, *(["tiled"] if tiling(config.data) else []))
-        self._score = _jitted(score_images, networks, mesh, (whole, split), *options)
+        results = whole if jax.process_count() > 1 else split  # each process gets all of them
+        self._score = _jitted(score_images, networks, mesh, (whole, results), *options)
         self._use = _jitted(memory_use, networks, mesh, (split, whole))
 
     def __call__(self, images: np.ndarray) -> RawScores:
@@ -160,6 +161,15 @@ class Scorer:
             image_light(colours, valid),
             valid,
         )
+
+    def local(self) -> "Scorer":
+        """The same scorer on the devices of this process alone; with several, a collective call."""
+        if jax.process_count() == 1:
+            return self
+        mesh = sharding.make_mesh(jax.local_devices())
+        whole = jax.jit(lambda tree: tree, out_shardings=sharding.replicated(self._mesh))
+        own = sharding.place_tree(jax.device_get(whole(self.variables)), mesh)
+        return Scorer(self.networks, own, self._config, mesh)
 
     def cut(self, images: np.ndarray) -> np.ndarray | Tiles:
         """The images that the networks take: those given, or their tiles."""
@@ -188,7 +198,8 @@ class Scorer:
         """Sums up, in float64, how uint8 images, n >= 1 as `cut` returns, read each memory."""
         totals: dict[str, MemoryUse] = {}
         for count, batch in self.batches(images):
-            counted = (np.arange(len(batch)) < count).astype(np.float32)
+            real = (np.arange(len(batch)) < count).astype(np.float32)
+            counted = sharding.place_batch(real.shape, real.__getitem__, self._mesh)
             for scale, part in jax.device_get(self._use(self.variables, batch, counted)).items():
                 sums = jax.tree.map(np.float64, part)
                 old = totals.get(scale)
@@ -260,13 +271,14 @@ def _jitted(
     *options: str,
 ) -> Callable[..., Any]:
     """Compiles a function of variables, uint8 images, one more array and options for a mesh."""
-    whole, split = sharding.replicated(mesh), sharding.batched(mesh)
     third, results = shardings
+
+    def compute(variables: Variables, images: jax.Array, more: Any) -> Any:
+        return function(networks, variables, normalize_images(images), more, *options)
+
     return jax.jit(
-        lambda variables, images, more: function(
-            networks, variables, normalize_images(images), more, *options
-        ),
-        in_shardings=(whole, split, third),
+        sharding.on_mesh(compute, mesh),
+        in_shardings=(None, sharding.batched(mesh), third),  # variables stay where they are
         out_shardings=results,
         compiler_options=compiler_options(mesh),
     )

@@ -86,7 +86,7 @@ def train(
         images: training images or their tiles, uint8 ``(n, H, W, C)`` in 0 to 255.
         run: the folder of an open run, or a function that opens the run and returns its folder; it
             is called after the checks. Checkpoints and logs go there; None reads and writes none.
-        mesh: the devices; by default all of them.
+        mesh: the devices; by default all of them, as `config.mesh` says.
         category: a name for the progress bar.
         stop_at: stop (with a checkpoint) after this many updates, as if interrupted.
         log: receives progress messages.
@@ -102,7 +102,7 @@ def train(
         NonFiniteError: if a tensor is not finite; the step's metrics are saved, its state is not.
         SaveError: if a checkpoint or log cannot be written.
     """
-    mesh = mesh or sharding.make_mesh()
+    mesh = mesh or sharding.make_mesh(fields=config.mesh)
     plan = make_plan(config, len(images), stop_at)
     batch_shape = (plan.order.batch_size, *images.shape[1:])
     program = build_program(networks, step_spec(config), batch_shape, mesh)

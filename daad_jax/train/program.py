@@ -3,12 +3,12 @@
 import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
-from jax.stages import Compiled
+from jax.stages import Compiled, Lowered
 
 from daad_jax.errors import ConfigError
 from daad_jax.models.autoencoder import normalize_images, scale_memories
@@ -17,7 +17,7 @@ from daad_jax.runtime import memory, sharding
 from daad_jax.runtime.compiler import compiler_options
 from daad_jax.train.health import MemorySize
 from daad_jax.train.state import TrainState, count_parameters, init_state, state_shapes
-from daad_jax.train.step import Metrics, StepSpec, loss_gradients, make_train_step
+from daad_jax.train.step import Metrics, StepResult, StepSpec, loss_gradients, make_train_step
 
 _GIB = 1 << 30
 # The initialisation runs once. On a CPU, optimising it takes longer than compiling the train step.
@@ -30,7 +30,7 @@ class Program(NamedTuple):
     """The compiled functions of a run.
 
     Attributes:
-        mesh: the data-parallel mesh.
+        mesh: the mesh of devices.
         shapes: the state's shapes, types and shardings.
         init: ``(key, uint8 images (B, H, W, C)) -> state``, jitted; the state is made on the mesh.
         step: ``(state, uint8 images (B, H, W, C), key) -> StepResult``, compiled; the state is
@@ -71,6 +71,38 @@ def build_program(
     The batch shape ``(B, H, W, C)`` is that of all devices together. Raises ConfigError if the
     batch cannot be split over the mesh, or the step needs more memory than a device has.
     """
+    lowered, shapes, init = lower_step(networks, spec, batch_shape, mesh)
+    memories = scale_memories(networks.generator)
+    memory_sizes = {
+        name: MemorySize(one.items * math.prod(one.groups), batch_shape[0] * math.prod(one.rates))
+        for name, one in memories.items()
+    }
+    # State and gradients: a cheap lower bound before compiling.
+    gradients = (shapes.generator.params, shapes.discriminator and shapes.discriminator.params)
+    _check_memory(sharding.shard_bytes((shapes, gradients)), networks, mesh)
+    step = lowered.compile()
+    memory_bytes = _step_memory(step, shapes, mesh)
+    one_each = batch_shape[0] == mesh.size  # a smaller batch would leave devices without images
+    sizes = ("data.image_size",) if one_each else ("data.image_size", "train.batch_size")
+    _check_memory(memory_bytes, networks, mesh, sizes)
+    places, whole, split = _places(shapes), sharding.replicated(mesh), sharding.batched(mesh)
+    options = _INIT_OPTIONS if _on_cpu(mesh) else compiler_options(mesh)
+    first = _jit(mesh, init, (whole, split), places, compiler_options=options)
+    slopes = functools.partial(loss_gradients, networks, spec)
+    slopes = _jit(mesh, slopes, (places, split, whole), whole)
+    parameters = count_parameters(shapes)
+    return Program(mesh, shapes, first, step, slopes, parameters, memory_sizes, memory_bytes)
+
+
+def lower_step(
+    networks: Networks, spec: StepSpec, batch_shape: BatchShape, mesh: Mesh
+) -> tuple[Lowered, TrainState, Callable[[jax.Array, jax.Array], TrainState]]:
+    """Traces the train step for a mesh, whose devices need not exist here.
+
+    Returns the step, to be compiled, the state's shapes with their shardings, and the function that
+    makes the state from a random key and uint8 images. Raises ConfigError as `build_program` does,
+    but looks at no memory.
+    """
     if batch_shape[0] % mesh.size:
         raise ConfigError(
             f"train.batch_size: {batch_shape[0]} cannot be split over {mesh.size} devices; make it "
@@ -81,38 +113,28 @@ def build_program(
         average = spec.average_decay > 0
         return init_state(networks, spec.adam, key, normalize_images(images), average=average)
 
-    memories = scale_memories(networks.generator)
-    memory_sizes = {
-        name: MemorySize(one.items * math.prod(one.groups), batch_shape[0] * math.prod(one.rates))
-        for name, one in memories.items()
-    }
-    shapes = state_shapes(init, batch_shape[1:], mesh)
-    parameters = count_parameters(shapes)
-    # Parameters, gradients and Adam's two moments: a cheap lower bound before compiling.
-    _check_memory(16 * sum(parameters.values()), networks, mesh)
-    whole, split = sharding.replicated(mesh), sharding.batched(mesh)
+    split_moments = spec.adam.split_moments
+    shapes = state_shapes(init, batch_shape[1:], mesh, split_moments=split_moments)
+    sharding.check_banks(shapes, mesh)
+    places, whole, split = _places(shapes), sharding.replicated(mesh), sharding.batched(mesh)
+    made = StepResult._make((places, whole, whole))
+    train_step = make_train_step(networks, spec)
+    step = _jit(mesh, train_step, (places, split, whole), made, donate_argnums=0)
     images = jax.ShapeDtypeStruct(batch_shape, jnp.uint8, sharding=split)
-    jitted = jax.jit(
-        make_train_step(networks, spec),
-        in_shardings=(whole, split, whole),
-        out_shardings=whole,
-        donate_argnums=0,
-        compiler_options=compiler_options(mesh),
-    )
-    step = jitted.lower(shapes, images, jax.eval_shape(jax.random.key, 0)).compile()
-    memory_bytes = _step_memory(step, shapes, mesh)
-    one_each = batch_shape[0] == mesh.size  # a smaller batch would leave devices without images
-    sizes = ("data.image_size",) if one_each else ("data.image_size", "train.batch_size")
-    _check_memory(memory_bytes, networks, mesh, sizes)
-    options = _INIT_OPTIONS if _on_cpu(mesh) else None
-    made = jax.jit(init, in_shardings=(whole, split), out_shardings=whole, compiler_options=options)
-    slopes = jax.jit(
-        functools.partial(loss_gradients, networks, spec),
-        in_shardings=(whole, split, whole),
-        out_shardings=whole,
-        compiler_options=compiler_options(mesh),
-    )
-    return Program(mesh, shapes, made, step, slopes, parameters, memory_sizes, memory_bytes)
+    return step.lower(shapes, images, jax.eval_shape(jax.random.key, 0)), shapes, init
+
+
+def _places(shapes: TrainState) -> Any:
+    return jax.tree.map(lambda one: one.sharding, shapes)
+
+
+def _jit(
+    mesh: Mesh, function: Callable[..., Any], places: Any, results: Any, **options: Any
+) -> Any:
+    """Jits a function for a mesh; `places` and `results` are the shardings of what it takes."""
+    options = {"compiler_options": compiler_options(mesh)} | options
+    function = sharding.on_mesh(function, mesh)
+    return jax.jit(function, in_shardings=places, out_shardings=results, **options)
 
 
 def _on_cpu(mesh: Mesh) -> bool:
@@ -122,7 +144,7 @@ def _on_cpu(mesh: Mesh) -> bool:
 def _step_memory(compiled: Compiled, shapes: TrainState, mesh: Mesh) -> int:
     """Bytes of a step and, on a CPU, of the copy of the state that a background save holds."""
     analysis = compiled.memory_analysis()
-    state = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
+    state = sharding.shard_bytes(shapes)
     if analysis is None:
         return state
     used = (

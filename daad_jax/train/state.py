@@ -62,11 +62,15 @@ class TrainState:
 
 
 class AdamSpec(NamedTuple):
-    """Adam with the paper's settings, without weight decay; hashable."""
+    """Adam with the paper's settings, without weight decay; hashable.
+
+    With `split_moments` the moments are split over the devices along the axis "data" of the mesh.
+    """
 
     learning_rate: float
     beta1: float = 0.9
     beta2: float = 0.999
+    split_moments: bool = False
 
     def optimizer(self) -> optax.GradientTransformation:
         """Builds the optimiser; both networks use it, each with its own `opt_state`."""
@@ -112,23 +116,29 @@ def _init_network(
 
 
 def state_shapes(
-    init: Callable[[jax.Array, jax.Array], TrainState], shape: tuple[int, ...], mesh: Mesh
+    init: Callable[[jax.Array, jax.Array], TrainState],
+    shape: tuple[int, ...],
+    mesh: Mesh,
+    *,
+    split_moments: bool = False,
 ) -> TrainState:
     """Returns the shapes, types and shardings of a state; computes no array.
 
     `init` makes the state from a random key and images ``(B, H, W, C)`` of any type. `shape` is
-    ``(H, W, C)``. The state is whole on each device of the mesh.
+    ``(H, W, C)``. The arrays lie on the mesh as `daad_jax.runtime.sharding.tree_shardings` says.
     """
     images = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
     shapes = jax.eval_shape(init, jax.eval_shape(jax.random.key, 0), images)
-    whole = sharding.replicated(mesh)
+    places = sharding.tree_shardings(shapes, mesh, split_moments=split_moments)
     return jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=whole), shapes
+        lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+        shapes,
+        places,
     )
 
 
 def restore_state(folder: Path, config: Config, networks: Networks, mesh: Mesh) -> TrainState:
-    """Restores the last sound checkpoint of a run, whole on each device of a mesh.
+    """Restores the last sound checkpoint of a run onto a mesh, whatever mesh it was saved from.
 
     Raises CheckpointError if there is no checkpoint, or none that is sound and fits the config.
     """

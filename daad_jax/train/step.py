@@ -77,7 +77,7 @@ def step_spec(config: Config) -> StepSpec:
     data, train = config.data, config.train
     return StepSpec(
         loss=losses.loss_spec(config),
-        adam=AdamSpec(train.learning_rate, train.beta1, train.beta2),
+        adam=AdamSpec(train.learning_rate, train.beta1, train.beta2, config.mesh.split_moments),
         joint_batch_norm=config.discriminator.batch_norm == "joint",
         flip_horizontal=data.flip_horizontal,
         flip_vertical=data.flip_vertical,

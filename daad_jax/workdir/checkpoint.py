@@ -72,21 +72,17 @@ class Checkpoints:
     def save(self, state: Any) -> None:
         """Waits for the pending save, then starts to save a state in the background.
 
-        With several processes only the first one saves.
+        With several processes this is a collective call: each writes its part of the arrays.
 
         Raises SaveError if the pending save failed, or this one failed at once.
         """
         self._finish()
-        if not processes.is_first():
-            return
         step = int(state.step)
         try:
             if self._writer is None:
                 self._writer = self._open()
-            # Orbax cannot save arrays that span several processes from one of them.
-            arrays = state if jax.process_count() == 1 else jax.device_get(state)
             folder = self._alias.enter_context(_plain_name(self._folder))
-            self._writer.save(folder / str(step), arrays)
+            self._writer.save(folder / str(step), state)
         except Exception as error:  # Orbax and TensorStore raise many kinds.
             self._alias.close()
             raise self._failure(step, error) from error
@@ -147,11 +143,14 @@ class Checkpoints:
 
     def _open(self) -> ocp.StandardCheckpointer:
         """Opens the folder for saving. Removes what a killed process left half-written."""
+        processes.in_first(self._clean)
+        return ocp.StandardCheckpointer()
+
+    def _clean(self) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
         for path in self._folder.iterdir():
             if _TEMPORARY in path.name:
                 shutil.rmtree(path)
-        return ocp.StandardCheckpointer(multiprocessing_options=_this_process())
 
     def _finish(self) -> None:
         """Waits for the pending save, reads it back, writes its manifest, removes old ones."""
@@ -161,6 +160,8 @@ class Checkpoints:
         try:
             with self._alias:
                 self._writer.wait_until_finished()
+            if not processes.is_first():
+                return
             _read_back(self._folder / str(step), shapes)
             manifest.write(self._folder / str(step))
             for old in sorted(self._steps())[: -self._keep if self._keep else None]:
@@ -193,7 +194,7 @@ class Checkpoints:
 
 
 def _this_process() -> ocp.options.MultiprocessingOptions:
-    """Makes Orbax save and restore in this process alone, without waiting for others."""
+    """Makes Orbax restore in this process alone, without waiting for others."""
     own = jax.process_index()
     return ocp.options.MultiprocessingOptions(
         primary_host=own, active_processes={own}, barrier_sync_key_prefix=f"process_{own}"

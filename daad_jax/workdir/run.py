@@ -41,7 +41,7 @@ CHANGEABLE_FIELDS = (
     "train.log_every",
     "train.checkpoint_every",
     "train.keep_checkpoints",
-    *(name for name in config_lib.field_types() if name.startswith("score.")),
+    *(name for name in config_lib.field_types() if name.startswith(("score.", "mesh."))),
 )
 
 

@@ -1,9 +1,11 @@
 """Several processes that train one run, over loopback."""
 
 import contextlib
+import csv
 import json
 import signal
 import socket
+import time
 
 import jax
 import numpy as np
@@ -17,7 +19,7 @@ from daad_jax.train.state import restore_state
 from daad_jax.workdir import lock
 from daad_jax.workdir.run import load_config
 from tests.data.test_folder import make_category
-from tests.processes import NOWHERE, REACH, child, names_in, train_args, wait_for
+from tests.processes import COMMAND, NOWHERE, REACH, child, names_in, train_args, wait_for
 
 STEPS = 8
 VARIABLES = {
@@ -117,6 +119,69 @@ def test_a_signal_to_one_process_stops_both_after_the_same_step_and_both_can_be_
         assert (workdir / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     states = state_of(workdir), state_of(tmp_path / "whole")
     jax.tree.map(np.testing.assert_array_equal, *states)
+
+
+@pytest.mark.slow
+def test_two_processes_that_share_each_bank_train_like_one_and_any_mesh_restores_it(root, tmp_path):
+    finish(root, tmp_path / "two", "--config.mesh.items=2")
+    args = train_args(root, tmp_path / "one", f"--config.train.steps={STEPS}")
+    assert cli.main([*args, "--config.data.calibration_fraction=0.2"]) == 0
+    two, one = (state_of(tmp_path / name).generator.params for name in ("two", "one"))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-3), two, one)
+    scores = [(tmp_path / name / "scores.csv").read_text() for name in ("two", "one")]
+    evaluated = cli.main(["evaluate", f"{tmp_path}/two", "--config.mesh.items=1"])
+    assert evaluated == 0
+    again = (tmp_path / "two" / "scores.csv").read_text()
+    for first, second in ((again, scores[0]), (scores[0], scores[1])):
+        np.testing.assert_allclose(column(first, "R"), column(second, "R"), rtol=5e-3)
+
+
+def column(text, name):
+    return [float(row[name]) for row in csv.DictReader(text.splitlines())]
+
+
+@pytest.mark.slow
+def test_two_processes_predict_the_rows_that_one_does(root, tmp_path):
+    assert cli.main(train_args(root, tmp_path, "--config.train.steps=2")) == 0
+    port, pictures = free_port(), root / "nut" / "test"
+    with contextlib.ExitStack() as stack:
+        both = [
+            stack.enter_context(
+                child(
+                    "import sys" + COMMAND,
+                    "",
+                    "",
+                    *("predict", tmp_path, pictures, f"--output={tmp_path}/two"),
+                    f"--distributed=127.0.0.1:{port},2,{index}",
+                    **VARIABLES,
+                )
+            )
+            for index in range(2)
+        ]
+        outputs = [process.communicate() for process in both]
+    assert [process.returncode for process in both] == [0, 0], outputs
+    assert cli.main(["predict", f"{tmp_path}", f"{pictures}", f"--output={tmp_path}/one"]) == 0
+    rows = [sorted((tmp_path / name / "predictions.csv").open()) for name in ("two", "one")]
+    assert len(rows[0]) == len(rows[1])
+    assert [row.split(",")[0] for row in rows[0]] == [row.split(",")[0] for row in rows[1]]
+    assert names_in(tmp_path / "two") == names_in(tmp_path / "one")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "lost"), [(signal.SIGKILL, 1), (signal.SIGSTOP, 1), (signal.SIGSTOP, 0)]
+)
+def test_a_process_that_dies_or_is_stopped_is_named_within_a_minute(root, tmp_path, number, lost):
+    place = {"event": "before", "path": 3, "count": 1}
+    with two_processes(root, tmp_path, place, waiting=lost) as both:
+        wait_for(both[lost], "reached")
+        both[lost].send_signal(number)
+        begin = time.monotonic()
+        error = both[1 - lost].communicate()[1]
+        assert time.monotonic() - begin < 60
+        both[lost].kill()
+    assert f"error: process {lost} of 2 has not answered for 40 s" in error
+    assert both[1 - lost].returncode == 1
 
 
 @pytest.mark.slow

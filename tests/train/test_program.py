@@ -49,6 +49,7 @@ CHANGES = {
     "memory.scales": "bottleneck",
     "memory.similarity": "dot",
     "memory.temperature": 0.25,
+    "mesh.split_moments": True,
     "model.batch_norm_momentum": 0.5,
     "model.compute_dtype": "bfloat16",
     "model.query_from": "before",
@@ -86,6 +87,8 @@ WITHOUT_EFFECT = {
     "data.test_root",
     "data.tile_overlap",
     "data.value_range",
+    "mesh.data",  # the mesh is a part of the key
+    "mesh.items",
     "model.backbone",  # there is only one
     "seed",
     "setting",

@@ -14,6 +14,7 @@ from daad_jax.addressing.rule import (
     Rule,
     hyperparameter,
 )
+from daad_jax.addressing.selection import are_largest
 from daad_jax.addressing.similarity import matmul
 
 _LEAST_COUNT = 1e-6
@@ -28,8 +29,7 @@ class _OneItem(Rule):
 
     def weigh(self, similarities: jax.Array, params: Arrays) -> jax.Array:
         """One-hot weights ``(N,)`` without gradient; the first of equally similar items wins."""
-        chosen = jnp.argmax(similarities)
-        return jax.nn.one_hot(chosen, similarities.shape[0], dtype=similarities.dtype)
+        return are_largest(similarities, 1).astype(similarities.dtype)
 
     def read(self, request: Request) -> Answer:
         """Reads one item; the gradient of the block is passed to the query (Section 3.2)."""

@@ -15,6 +15,7 @@ from daad_jax.addressing.rule import (
     Rule,
     hyperparameter,
 )
+from daad_jax.addressing.selection import are_largest
 from daad_jax.addressing.similarity import matmul
 from daad_jax.errors import ConfigError
 
@@ -207,8 +208,8 @@ class Gumbel(Rule):
 
 def top_k(similarities: jax.Array, k: int) -> jax.Array:
     """Softmax over the k largest similarities of ``(N,)``, or over all if N is below k."""
-    values, positions = jax.lax.top_k(similarities, min(k, similarities.shape[0]))
-    return jnp.zeros_like(similarities).at[positions].set(jax.nn.softmax(values))
+    kept = are_largest(similarities, min(k, similarities.shape[0]))
+    return jax.nn.softmax(similarities, where=kept)
 
 
 def check_k(rule: Rule, k: int, items: int) -> None:

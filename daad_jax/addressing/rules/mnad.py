@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from daad_jax.addressing.rule import Arrays, BatchReads, hyperparameter
 from daad_jax.addressing.rules.dense import Softmax
+from daad_jax.addressing.selection import are_largest
 from daad_jax.addressing.similarity import matmul, normalized
 
 
@@ -39,7 +40,7 @@ class MNAD(Softmax):
         """
         queries, items = normalized(reads.queries), normalized(state["memory_items"])
         products = matmul(queries, items.T)
-        assigned = jax.nn.one_hot(jnp.argmax(products, axis=1), items.shape[0], dtype=items.dtype)
+        assigned = jax.vmap(are_largest, (0, None))(products, 1).astype(items.dtype)
         # v' is exp of the difference from the largest product: the sum of the softmax cancels.
         largest = jnp.max(jnp.where(assigned > 0.0, products, -jnp.inf), axis=0)
         shares = assigned * jnp.exp(jnp.minimum(products - largest[None, :], 0.0))
@@ -63,11 +64,13 @@ class MNAD(Softmax):
 def _nearest_distances(reads: BatchReads) -> tuple[jax.Array, jax.Array | None]:
     """Distances ``(M,)`` of the queries, scaled to length 1, to their two nearest items."""
     queries = normalized(reads.queries)
-    count = min(2, reads.items.shape[0])
     products = matmul(queries, normalized(reads.items).T)
-    _, positions = jax.lax.top_k(products, count)
-    distances = [_distance(queries, reads.items[positions[:, index]]) for index in range(count)]
-    return distances[0], distances[1] if count > 1 else None
+    nearest = jax.vmap(are_largest, (0, None))(products, 1)
+    first = _distance(queries, matmul(nearest.astype(queries.dtype), reads.items))
+    if reads.items.shape[0] == 1:
+        return first, None
+    second = jax.vmap(are_largest, (0, None))(products, 2) & ~nearest
+    return first, _distance(queries, matmul(second.astype(queries.dtype), reads.items))
 
 
 def _distance(first: jax.Array, second: jax.Array) -> jax.Array:
