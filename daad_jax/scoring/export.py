@@ -1,0 +1,229 @@
+"""Writes a detector into one file that `daad_jax.exported` runs without this package."""
+
+import hashlib
+import io
+import json
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.export
+import numpy as np
+from flax import traverse_util
+
+import daad_jax
+from daad_jax import exported
+from daad_jax.config import Config, DataConfig
+from daad_jax.data.dataset import split_valid
+from daad_jax.data.decode import equalize_brightness, ignore_mask
+from daad_jax.data.frame import input_shape
+from daad_jax.data.tiles import tiling
+from daad_jax.models.autoencoder import normalize_images
+from daad_jax.models.build import Networks
+from daad_jax.runtime.files import replacing
+from daad_jax.scoring.detector import Detector
+from daad_jax.scoring.scorer import (
+    batch_sizes,
+    blended,
+    map_blur,
+    raw_scores,
+    score_images,
+    score_options,
+)
+
+PLATFORMS = ("cpu", "cuda", "tpu")
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the same model gives the same bytes
+
+
+def export_detector(
+    path: Path, detector: Detector, reference: np.ndarray, about: dict[str, Any]
+) -> None:
+    """Writes a detector with its threshold to a file, atomically.
+
+    Args:
+        path: the file; its folder must exist.
+        detector: the detector.
+        reference: some pictures whose scores the file's users compare with, uint8 ``(k, H, W, C)``
+            as `Detector.prepare` returns them, but with ``data.brightness="kept"``.
+        about: what the file says of the training; JSON.
+    """
+    config, sizes = detector.config, _sizes(detector.config)
+    parameters = _parameters(detector)
+    function = scoring_function(detector, largest_batch=sizes[-1])
+    program = _trace(function, parameters, input_shape(config.data))
+    with jax.enable_x64(True):
+        found = jax.device_get(jax.jit(function)(parameters, reference))
+    metadata = _metadata(detector, program, found, sizes) | {"training": about}
+    parts = {exported.METADATA: json.dumps(metadata, indent=2).encode() + b"\n"}
+    parts[exported.PROGRAM] = bytes(program.mlir_module_serialized)
+    parts[exported.REFERENCE] = _npy(reference)
+    if config.data.ignore and config.data.ignored_boxes() is None:
+        parts[exported.IGNORE] = _npy(ignore_mask(config.data.ignore))
+    parts |= {f"{name}.npy": _npy(array) for name, array in parameters.items()}
+    _write(path, parts)
+
+
+def scoring_function(
+    detector: Detector, largest_batch: int
+) -> Callable[[dict[str, jax.Array], jax.Array], dict[str, jax.Array]]:
+    """The detector as a pure function of its parameters and of pictures.
+
+    The networks compute in float32 as in `Scorer`, everything after them in float64, so it must be
+    traced with 64-bit types enabled. The pictures are those of `Detector.prepare` before their
+    brightness is made equal, uint8 ``(b, H, W, C)``. The result has the fields of
+    `daad_jax.exported.Result` that the detector knows.
+
+    Reads of a memory are divided into chunks for `largest_batch` pictures.
+    """
+    config, networks = detector.config, _chunked(detector.scorer.networks, largest_batch)
+    blur, options, parts = map_blur(config), score_options(config), tiling(config.data)
+
+    def score_batch(variables: Any, images: jax.Array) -> dict[str, jax.Array]:
+        with jax.enable_x64(False):
+            normal = normalize_images(images)
+            return score_images(networks, variables, normal, blur, *options)
+
+    def score_picture(variables: Any, picture: jax.Array) -> dict[str, jax.Array]:
+        """Scores one picture by its tiles, as many of them at once as a batch has."""
+        assert parts is not None
+        (height, width), most = parts.tile, min(config.score.batch_size, len(parts.corners))
+        tiles = jax.numpy.stack(
+            [picture[top : top + height, left : left + width] for top, left in parts.corners]
+        )
+        scored = jax.lax.map(
+            lambda one: jax.tree.map(lambda x: x[0], score_batch(variables, one[None])),
+            tiles,
+            batch_size=most,
+        )
+        return blended(scored, parts, picture)
+
+    def score(parameters: dict[str, jax.Array], images: jax.Array) -> dict[str, jax.Array]:
+        variables = _variables(parameters)
+        if config.data.brightness == "equal":
+            images = jax.vmap(_equalized)(images)
+        if parts is None:
+            scored = score_batch(variables, images)
+        else:
+            scored = jax.lax.map(lambda one: score_picture(variables, one), images)
+        verdict = detector.judge(raw_scores(scored, images))._asdict()
+        return {name: values for name, values in verdict.items() if values is not None}
+
+    return score
+
+
+def _sizes(config: Config) -> tuple[int, ...]:
+    """Sizes of the batches that are compiled. Pictures in tiles are scored one by one anyway."""
+    return (1,) if tiling(config.data) else batch_sizes(config.score.batch_size, 1)
+
+
+def _chunked(networks: Networks, largest_batch: int) -> Networks:
+    memories = networks.generator.memories
+    fixed = tuple(one and one.clone(chunk_images=largest_batch) for one in memories)
+    return networks._replace(generator=networks.generator.clone(memories=fixed))
+
+
+def _equalized(image: jax.Array) -> jax.Array:
+    """One picture ``(H, W, C)`` as `daad_jax.data.decode` makes it with equal brightness."""
+    colours, channel = split_valid(image)
+    if channel is None:
+        return equalize_brightness(colours)
+    counts = channel > 0
+    colours = equalize_brightness(colours, counts)
+    mean = colours.mean((0, 1), dtype=np.float64, where=counts, keepdims=True)
+    filled = jax.numpy.where(counts, colours, jax.numpy.rint(mean).astype(np.uint8))
+    return jax.numpy.concatenate([filled, channel], axis=-1)
+
+
+def _parameters(detector: Detector) -> dict[str, np.ndarray]:
+    """The variables of both networks by the names that their parts of the file have."""
+    names = ("generator", "discriminator")
+    variables = dict(zip(names, detector.scorer.variables, strict=True))
+    flat = traverse_util.flatten_dict({k: dict(v) for k, v in variables.items() if v})
+    arrays = jax.device_get(flat)
+    return {exported.PARAMETERS + "/".join(path): array for path, array in arrays.items()}
+
+
+def _variables(parameters: dict[str, jax.Array]) -> tuple[Any, Any]:
+    flat = {
+        tuple(name.removeprefix(exported.PARAMETERS).split("/")): one
+        for name, one in parameters.items()
+    }
+    nested = traverse_util.unflatten_dict(flat)
+    return nested["generator"], nested.get("discriminator")
+
+
+def _trace(
+    function: Callable[..., Any], parameters: dict[str, np.ndarray], shape: tuple[int, ...]
+) -> jax.export.Exported:
+    """The function as StableHLO for any number of pictures.
+
+    Convolutions and products get full float32 precision on every platform, so that scores are the
+    same everywhere.
+    """
+    (batch,) = jax.export.symbolic_shape("b")
+    with jax.enable_x64(True), jax.default_matmul_precision("highest"):
+        arrays = {k: jax.ShapeDtypeStruct(v.shape, v.dtype) for k, v in parameters.items()}
+        images = jax.ShapeDtypeStruct((batch, *shape), np.uint8)
+        return jax.export.export(jax.jit(function), platforms=PLATFORMS)(arrays, images)
+
+
+def _metadata(
+    detector: Detector,
+    program: jax.export.Exported,
+    found: dict[str, np.ndarray],
+    sizes: tuple[int, ...],
+) -> dict[str, Any]:
+    config, calibration = detector.config, detector.calibration
+    data = config.data
+    good = found["decision_score"] if calibration is None else np.array(calibration.good_scores)
+    outputs = jax.tree.unflatten(program.out_tree, program.out_avals)
+    return {
+        "format": exported.FORMAT,
+        "made_with": f"daad_jax {daad_jax.__version__}, jax {jax.__version__}",
+        "image_size": data.picture_size,
+        "channels": data.channels,
+        "input_shape": input_shape(data),
+        "resize": _resize(data),
+        "brightness": data.brightness,
+        "decision": config.score.decision,
+        "threshold": detector.threshold,
+        "pixel_threshold": detector.pixel_threshold,
+        "threshold_from": calibration and calibration.describe(),
+        "good_pictures": calibration and len(calibration.good_scores),
+        "map": config.score.map,
+        "spread": float(np.std(good)) or 1.0,
+        "batch_sizes": sizes,
+        "program": {
+            "platforms": program.platforms,
+            "calling_convention_version": program.calling_convention_version,
+            "uses_global_constants": program.uses_global_constants,
+            "kept_arguments": program.module_kept_var_idx,
+            "outputs": {k: [v.dtype.name, v.shape[1:]] for k, v in outputs.items()},
+        },
+        "reference": {k: v.tolist() for k, v in found.items() if k != "anomaly_map"},
+    }
+
+
+def _resize(data: DataConfig) -> dict[str, Any]:
+    return {
+        "filter": data.resize,
+        "fit": data.fit,
+        "ignore": (data.ignored_boxes() or []) if data.ignore else [],
+        "value_range": data.value_range,
+    }
+
+
+def _npy(array: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    np.lib.format.write_array(file, np.ascontiguousarray(array), (1, 0), allow_pickle=False)
+    return file.getvalue()
+
+
+def _write(path: Path, parts: dict[str, bytes]) -> None:
+    sums = {name: hashlib.sha256(content).hexdigest() for name, content in parts.items()}
+    lines = "".join(f"{digest}  {name}\n" for name, digest in sums.items())
+    with replacing(path) as partial, zipfile.ZipFile(partial, "w") as file:
+        for name, content in {**parts, exported.SUMS: lines.encode()}.items():
+            file.writestr(zipfile.ZipInfo(name, _EPOCH), content)
