@@ -22,6 +22,8 @@ from daad_jax.data.frame import input_shape
 from daad_jax.data.tiles import tiling
 from daad_jax.models.autoencoder import normalize_images
 from daad_jax.models.build import Networks
+from daad_jax.runtime import sharding
+from daad_jax.runtime.compiler import CPU_OPTIONS, compiler_options
 from daad_jax.runtime.files import replacing
 from daad_jax.scoring.detector import Detector
 from daad_jax.scoring.scorer import (
@@ -53,8 +55,10 @@ def export_detector(
     parameters = _parameters(detector)
     function = scoring_function(detector, largest_batch=sizes[-1])
     program = _trace(function, parameters, input_shape(config.data))
-    with jax.enable_x64(True):
-        found = jax.device_get(jax.jit(function)(parameters, reference))
+    options = compiler_options(sharding.make_mesh(jax.local_devices()[:1]))
+    with jax.enable_x64(True), jax.default_matmul_precision("highest"):
+        compiled = jax.jit(function, compiler_options=options)
+        found = jax.device_get(compiled(parameters, reference))
     metadata = _metadata(detector, program, found, sizes) | {"training": about}
     parts = {exported.METADATA: json.dumps(metadata, indent=2).encode() + b"\n"}
     parts[exported.PROGRAM] = bytes(program.mlir_module_serialized)
@@ -200,6 +204,7 @@ def _metadata(
             "calling_convention_version": program.calling_convention_version,
             "uses_global_constants": program.uses_global_constants,
             "kept_arguments": program.module_kept_var_idx,
+            "compiler_options": {"cpu": CPU_OPTIONS},
             "outputs": {k: [v.dtype.name, v.shape[1:]] for k, v in outputs.items()},
         },
         "reference": {k: v.tolist() for k, v in found.items() if k != "anomaly_map"},
