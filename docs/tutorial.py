@@ -13,8 +13,9 @@
 # %% [markdown]
 # # From a folder of pictures to an exported file
 #
-# Ten cells, some five minutes on two CPU cores. Run it as a notebook (`jupytext --to ipynb
-# docs/tutorial.py`) or as a script (`python docs/tutorial.py`). It writes into the folder `tutorial`.
+# Ten cells, some two minutes on two CPU cores. Run it as a notebook (`jupytext --to ipynb
+# docs/tutorial.py` makes one) or as a script (`python docs/tutorial.py`). It writes into the folder
+# `tutorial`.
 # `main(["train", "my_part"])` is what `daad-jax train my_part` is on a command line.
 
 # %%

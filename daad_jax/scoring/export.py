@@ -167,10 +167,16 @@ def _trace(
     same everywhere.
     """
     (batch,) = jax.export.symbolic_shape("b")
-    with jax.enable_x64(True), jax.default_matmul_precision("highest"):
-        arrays = {k: jax.ShapeDtypeStruct(v.shape, v.dtype) for k, v in parameters.items()}
-        images = jax.ShapeDtypeStruct((batch, *shape), np.uint8)
-        return jax.export.export(jax.jit(function), platforms=PLATFORMS)(arrays, images)
+    paths = "jax_hlo_source_file_canonicalization_regex"
+    before = getattr(jax.config, paths)
+    jax.config.update(paths, ".*")  # no folder of this machine is written
+    try:
+        with jax.enable_x64(True), jax.default_matmul_precision("highest"):
+            arrays = {k: jax.ShapeDtypeStruct(v.shape, v.dtype) for k, v in parameters.items()}
+            images = jax.ShapeDtypeStruct((batch, *shape), np.uint8)
+            return jax.export.export(jax.jit(function), platforms=PLATFORMS)(arrays, images)
+    finally:
+        jax.config.update(paths, before)
 
 
 def _metadata(
@@ -180,17 +186,12 @@ def _metadata(
     sizes: tuple[int, ...],
 ) -> dict[str, Any]:
     config, calibration = detector.config, detector.calibration
-    data = config.data
     good = found["decision_score"] if calibration is None else np.array(calibration.good_scores)
     outputs = jax.tree.unflatten(program.out_tree, program.out_avals)
     return {
         "format": exported.FORMAT,
         "made_with": f"daad_jax {daad_jax.__version__}, jax {jax.__version__}",
-        "image_size": data.picture_size,
-        "channels": data.channels,
-        "input_shape": input_shape(data),
-        "resize": _resize(data),
-        "brightness": data.brightness,
+        **preparation_metadata(config.data),
         "decision": config.score.decision,
         "threshold": detector.threshold,
         "pixel_threshold": detector.pixel_threshold,
@@ -211,12 +212,19 @@ def _metadata(
     }
 
 
-def _resize(data: DataConfig) -> dict[str, Any]:
+def preparation_metadata(data: DataConfig) -> dict[str, Any]:
+    """What the file says of how pictures are prepared, for `daad_jax.exported.Preparation`."""
     return {
-        "filter": data.resize,
-        "fit": data.fit,
-        "ignore": (data.ignored_boxes() or []) if data.ignore else [],
-        "value_range": data.value_range,
+        "image_size": data.picture_size,
+        "channels": data.channels,
+        "input_shape": input_shape(data),
+        "resize": {
+            "filter": data.resize,
+            "fit": data.fit,
+            "ignore": (data.ignored_boxes() or []) if data.ignore else [],
+            "value_range": data.value_range,
+        },
+        "brightness": data.brightness,
     }
 
 

@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from PIL import Image
 
 from daad_jax.addressing.rules import RULES
 from daad_jax.data import decode
