@@ -40,10 +40,10 @@ def run(argv: Sequence[str]) -> None:
     if not words:
         raise ConfigError("export: give a workdir, export WORKDIR -o FILE")
     workdir = user_path(words[0])
+    detector = load(workdir, allow_custom_code=values.allow_custom_code)
     output = user_path(values.output or workdir / _FILE)
     if output.is_dir() or not output.parent.is_dir():
         raise ConfigError(f"--output: {output} is not a file in a folder that exists")
-    detector = load(workdir, allow_custom_code=values.allow_custom_code)
     data = dataclasses.replace(detector.config.data, brightness="kept")
     reference = _decode(words[1:], data, workdir) if words[1:] else _draw(data, workdir)
     export_detector(output, detector, reference, _training(detector, workdir))
