@@ -101,7 +101,8 @@ DEFAULT = {
     },
 }
 VARIANTS = {
-    **{f"rule {name}": {"memory__addressing": name} for name in RULES},
+    # 9 items, because product keys need a square
+    **{f"rule {name}": {"memory__addressing": name, "memory__items": 9} for name in RULES},
     "banks": {"memory__banks": "2x2", "memory__learned_temperature": True},
     "chunks": {"memory__chunk_mib": 1, "memory__items": 5000, "score__batch_size": 16},
     "tiles": {"data__image_size": (40, 24), "data__tile": 16, "score__batch_size": 4},
