@@ -12,7 +12,7 @@ import pytest
 from daad_jax import exported
 from daad_jax.addressing.rules import RULES
 from daad_jax.data import decode
-from daad_jax.errors import ConfigError
+from daad_jax.errors import ConfigError, NonFiniteError
 from daad_jax.exported import load_exported
 from daad_jax.models.autoencoder import normalize_images
 from daad_jax.models.build import build_networks
@@ -179,3 +179,11 @@ def test_what_onnx_cannot_hold_is_one_line(overrides, message, tmp_path, monkeyp
     detector = Detector(tiny_config(**overrides), None, 0, None, None)
     with pytest.raises(ConfigError, match=message):
         export_onnx(tmp_path / "a.onnx", detector, np.zeros((1, 16, 16, 1), np.uint8))
+
+
+def test_diverged_weights_are_one_line(tmp_path):
+    detector = make_detector("ae", calibrated=False, score__decision="A")
+    detector.scorer.variables = jax.tree.map(lambda x: x * jnp.nan, detector.scorer.variables)
+    with pytest.raises(NonFiniteError, match="the weights have diverged"):
+        export_detector(tmp_path / "a.daad", detector, np.zeros((1, 16, 16, 1), np.uint8), {})
+    assert not (tmp_path / "a.daad").exists()
