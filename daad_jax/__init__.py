@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from daad_jax.train.state import TrainState
     from daad_jax.train.step import StepResult
 
+__version__ = "0.1.0"
+
 _HOMES = {
     "daad_jax.api": ("check", "evaluate", "fit", "init_state", "make_train_step"),
     "daad_jax.config": ("Config", "from_setting"),

@@ -19,7 +19,7 @@ PACKAGE = ROOT / "daad_jax"
 
 # A module imports only from its own folder and from those before it in this list.
 LAYERS = (
-    *("errors", "config", "runtime", "addressing", "models", "data", "workdir"),
+    *("errors", "exported", "config", "runtime", "addressing", "models", "data", "workdir"),
     *("train", "scoring", "evaluation", "reports", "api", "cli"),
 )
 MAX_FILE_LINES = 400

@@ -4,6 +4,7 @@ import functools
 import hashlib
 import stat
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -65,14 +66,16 @@ def decode_picture(content: bytes, name: str, config: DataConfig) -> Image.Image
     return picture.upright(image)
 
 
-def equalize_brightness(pixels: np.ndarray) -> np.ndarray:
+def equalize_brightness(pixels: Any, counts: Any = True) -> Any:
     """Divides an image by its mean and multiplies it by 127.5.
 
-    `pixels` and the result are uint8 ``(H, W, C)``, or ``(n, C)`` of chosen pixels. Values above
-    255 are clipped, and a black image stays black.
+    `pixels` and the result are uint8 ``(H, W, C)``, or ``(n, C)`` of chosen pixels, of NumPy or
+    JAX. The mean is that of the pixels with `counts`, bool ``(H, W, 1)``. Values above 255 are
+    clipped, and a black image stays black.
     """
-    mean = float(np.mean(pixels, dtype=np.float64))
-    return np.clip(np.rint(pixels * (127.5 / max(mean, 1e-6))), 0, 255).astype(np.uint8)
+    xp = pixels.__array_namespace__()
+    mean = xp.maximum(xp.mean(pixels, dtype=np.float64, where=counts), 1e-6)
+    return xp.clip(xp.rint(pixels * (127.5 / mean)), 0, 255).astype(np.uint8)
 
 
 def resize_array(image: np.ndarray, config: DataConfig) -> np.ndarray:
@@ -88,7 +91,7 @@ def ignored_region(config: DataConfig) -> str:
     """
     if not config.ignore or config.ignored_boxes() is not None:
         return config.ignore
-    mask = _ignore_mask(config.ignore)
+    mask = ignore_mask(config.ignore)
     return hashlib.blake2b(repr(mask.shape).encode() + mask.tobytes(), digest_size=16).hexdigest()
 
 
@@ -144,7 +147,7 @@ def _counts(picture: tuple[int, int], box: frame.Box, ignore: str, resize: str) 
     """Which pixels of a resized picture count, bool of the height and width of the box."""
     boxes = DataConfig(ignore=ignore).ignored_boxes() if ignore else []
     if boxes is None:
-        mask = Image.fromarray(_ignore_mask(ignore))
+        mask = Image.fromarray(ignore_mask(ignore))
         ignored = np.asarray(mask.resize(picture[::-1], Image.Resampling.NEAREST))
     else:
         ignored = frame.in_boxes(picture, boxes)
@@ -155,7 +158,11 @@ def _counts(picture: tuple[int, int], box: frame.Box, ignore: str, resize: str) 
 
 
 @functools.lru_cache(maxsize=2)
-def _ignore_mask(path: str) -> np.ndarray:
+def ignore_mask(path: str) -> np.ndarray:
+    """Reads the mask file that `data.ignore` names: bool ``(H, W)``, true on what is left out.
+
+    Raises ConfigError if the file cannot be used.
+    """
     try:
         content = read_bytes(user_path(path))
         return decode_mask(content, path)

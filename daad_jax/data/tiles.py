@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -27,25 +27,28 @@ class Tiling(NamedTuple):
         """Top and left edge of each of t tiles, int ``(t, 2)``."""
         return np.array([(top, left) for top in self.rows for left in self.columns])
 
-    def blend(self, maps: np.ndarray) -> np.ndarray:
+    def blend(self, maps: Any) -> Any:
         """Puts maps ``(t, h, w, ...)`` of the tiles of one picture together: ``(H, W, ...)``.
 
         Where tiles overlap, the result is their weighted mean. The weight falls linearly towards
-        the edge of a tile, so there is no seam.
+        the edge of a tile, so there is no seam. Takes NumPy or JAX arrays.
         """
         edges = zip((self.rows, self.columns), self.tile, strict=True)
         shape = [places[-1] + side for places, side in edges]
         extra = (1,) * (maps.ndim - 3)
         ramps = [_ramp(*pair) for pair in zip(self.tile, self.overlap, strict=True)]
         weight = np.outer(*ramps).astype(maps.dtype)
-        total = np.zeros((*shape, *maps.shape[3:]), maps.dtype)
+        total = maps.__array_namespace__().zeros((*shape, *maps.shape[3:]), maps.dtype)
         weights = np.zeros((*shape, *extra), maps.dtype)
         shaped = weight.reshape(*weight.shape, *extra)
-        for (top, left), one in zip(self.corners, maps, strict=True):
+        for index, (top, left) in enumerate(self.corners):
             region = slice(top, top + self.tile[0]), slice(left, left + self.tile[1])
-            total[region] += shaped * one
             weights[region] += shaped
-        return np.asarray(total / weights)
+            if isinstance(total, np.ndarray):
+                total[region] += shaped * maps[index]
+            else:
+                total = total.at[region].add(shaped * maps[index])
+        return total / weights
 
 
 @dataclasses.dataclass(frozen=True)

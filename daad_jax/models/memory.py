@@ -51,6 +51,8 @@ class BlockMemory(nn.Module):
         frozen: whether the items keep their initial values.
         chunk_bytes: largest size in bytes of the addressing weights that exist at once, over the
             whole batch and all devices. Larger reads are done in chunks; 0 never divides.
+        chunk_images: the number of images that chunks are made for; 0 is that of the batch. An
+            exported function whose batch is not known needs it.
     """
 
     items: int
@@ -63,6 +65,7 @@ class BlockMemory(nn.Module):
     groups: blocks.Rates = (1, 1, 1)
     frozen: bool = False
     chunk_bytes: int = 0
+    chunk_images: int = 0
 
     @nn.compact
     def __call__(
@@ -156,7 +159,7 @@ class BlockMemory(nn.Module):
         count, number, size = queries.shape
         if not (return_weights or self.rule.reads_whole_batch):
             chunks = addressing.chunk_count(
-                count, number, self.items * self._banks, self.chunk_bytes
+                self.chunk_images or count, number, self.items * self._banks, self.chunk_bytes
             )
             if chunks > 1:
                 return *addressing.read_in_chunks(read_some, queries, keys, chunks), {}, state

@@ -5,7 +5,8 @@ the n held-out ones are exchangeable (drawn alike and independently, for example
 score among theirs is equally likely, whatever the scores are. This gives exact p-values and
 thresholds (conformal prediction, Vovk et al. 2005; for outliers Bates et al. 2023).
 
-The good scores of all functions are float64 ``(n,)``, ascending, n >= 1.
+The good scores of all functions are float64 ``(n,)``, ascending, n >= 1. `p_values` and
+`relative_score` also take JAX arrays.
 """
 
 import math
@@ -36,7 +37,7 @@ def p_values(good: np.ndarray, scores: np.ndarray) -> np.ndarray:
     It is one plus the number of good scores that are at least as high, over n + 1. A good picture
     has a p-value of at most q with a probability of at most q.
     """
-    return (1 + _reaching(good, scores)) / (len(good) + 1)
+    return (1.0 + _reaching(good, scores).astype(np.float64)) / (len(good) + 1)
 
 
 def best_rate(count: int) -> float:
@@ -75,7 +76,7 @@ def relative_score(good: np.ndarray, threshold: float, scores: np.ndarray) -> np
     """
     middle = float(np.median(good))
     unit = threshold - middle if threshold > middle else float(good[-1]) - middle
-    return (np.asarray(scores, np.float64) - middle) / (unit if unit > 0 else 1.0)
+    return (scores - middle) / (unit if unit > 0 else 1.0)
 
 
 def percent(share: float) -> str:
@@ -85,4 +86,5 @@ def percent(share: float) -> str:
 
 def _reaching(good: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """The number of good scores that are at least as high as each score."""
-    return len(good) - np.searchsorted(good, scores, side="left")
+    xp = scores.__array_namespace__()
+    return len(good) - xp.searchsorted(xp.asarray(good), scores, side="left")

@@ -20,7 +20,14 @@ from daad_jax.scoring import calibration as calibration_lib
 from daad_jax.scoring.calibration import Calibration
 from daad_jax.scoring.maps import shown_maps
 from daad_jax.scoring.scorer import Scorer
-from daad_jax.scoring.scores import RawScores, Reference, check_decision, compute_scores
+from daad_jax.scoring.scores import (
+    NEEDS,
+    SCORES,
+    RawScores,
+    Reference,
+    check_decision,
+    compute_scores,
+)
 from daad_jax.train.state import restore_state
 from daad_jax.workdir.run import load_config
 
@@ -62,6 +69,16 @@ class Result(NamedTuple):
     reconstruction: np.ndarray
 
 
+class Verdict(NamedTuple):
+    """The fields of `Result` that the decision needs; all but the map and the score may be None."""
+
+    decision_score: Any
+    calibrated_score: Any
+    p_value: Any
+    defective: Any
+    anomaly_map: Any
+
+
 class Detector:
     """Trained networks with their calibration, ready to score images."""
 
@@ -81,7 +98,7 @@ class Detector:
                 out no images.
             reference: the mean maps of normal training images, or None.
         """
-        self.config, self.step, self._scorer = config, step, scorer
+        self.config, self.step, self.scorer = config, step, scorer
         self.calibration, self.reference = calibration, reference
 
     @property
@@ -98,7 +115,7 @@ class Detector:
     def fingerprint(self) -> str:
         """A hash of the weights and of the reference maps, which scores depend on."""
         digest = hashlib.blake2b(digest_size=16)
-        for leaf in jax.tree.leaves(jax.device_get((self._scorer.variables, self.reference))):
+        for leaf in jax.tree.leaves(jax.device_get((self.scorer.variables, self.reference))):
             digest.update(np.ascontiguousarray(leaf).tobytes())
         return digest.hexdigest()
 
@@ -108,7 +125,7 @@ class Detector:
         `daad_jax.scoring.calibration.with_rate` and `with_threshold` make one from
         `Detector.calibration`.
         """
-        return Detector(self.config, self._scorer, self.step, calibration, self.reference)
+        return Detector(self.config, self.scorer, self.step, calibration, self.reference)
 
     def score(self, images: Any) -> Result:
         """Scores images.
@@ -152,35 +169,46 @@ class Detector:
 
     def raw_scores(self, pixels: np.ndarray) -> RawScores:
         """What the networks compute for n >= 1 prepared images, uint8 ``(n, H, W, C)``."""
-        return self._scorer(pixels)
+        return self.scorer(pixels)
 
     def score_prepared(self, pixels: np.ndarray) -> Result:
         """Scores n >= 1 images that `prepare` returned, uint8 ``(n, H, W, C)``.
 
         Raises NonFiniteError if a score is not finite because the training has diverged.
         """
-        raw, settings, calibration = self.raw_scores(pixels), self.config.score, self.calibration
+        raw, settings = self.raw_scores(pixels), self.config.score
         named = compute_scores(
-            calibration_lib.calibrated_inputs(raw, settings, calibration, self.reference)
+            calibration_lib.calibrated_inputs(raw, settings, self.calibration, self.reference)
         )
-        calibrated = p_value = defective = None
-        if calibration is None:
-            decision = named.get(settings.decision, raw.reconstruction_score)
-        else:
-            decision = calibration_lib.decision_score(raw, settings, calibration, self.reference)
-            calibrated, p_value, defective = calibration_lib.judge(calibration, decision)
+        verdict = self.judge(raw)
         return Result(
-            decision,
-            calibrated,
-            p_value,
+            verdict.decision_score,
+            verdict.calibrated_score,
+            verdict.p_value,
             named.get("A"),
             raw.reconstruction_score,
             raw.alignment_score,
-            defective,
+            verdict.defective,
             named,
-            shown_maps(raw, settings, self.reference),
+            verdict.anomaly_map,
             raw.reconstruction,
         )
+
+    def judge(self, raw: RawScores) -> Verdict:
+        """The decision score of n images, what it means and the map that is shown.
+
+        Pure; the arrays of `raw` may be those of JAX, with 64-bit types enabled.
+        """
+        settings, calibration, reference = self.config.score, self.calibration, self.reference
+        maps = shown_maps(raw, settings, reference)
+        if calibration is not None:
+            score = calibration_lib.decision_score(raw, settings, calibration, reference)
+            return Verdict(score, *calibration_lib.judge(calibration, score), maps)
+        inputs = calibration_lib.calibrated_inputs(raw, settings, None, reference)
+        chosen = SCORES[settings.decision]
+        known = all(NEEDS[need](inputs) for need in chosen.needs)
+        score = chosen.function(inputs) if known else raw.reconstruction_score
+        return Verdict(score, None, None, None, maps)
 
 
 def load(

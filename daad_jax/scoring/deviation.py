@@ -2,13 +2,19 @@
 
 The reconstruction error of a good image grows with its brightness and contrast, which differ from
 image to image more than a small defect adds. An extension of the paper.
+
+Functions of new images take the arrays of NumPy and of JAX.
 """
 
-from typing import NamedTuple
+import math
+from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
+from scipy import special
 
 _TINY = 1e-12
+_TERMS = 40
 
 
 class Deviation(NamedTuple):
@@ -32,9 +38,13 @@ class Deviation(NamedTuple):
 
         `values` ``(n,)`` is the score, not negative; `light` ``(n, k)`` is that of `image_light`.
         """
-        clipped = np.clip(light, self.low, self.high)
-        expected = self.intercept + (clipped - self.center) / self.scale @ np.array(self.slopes)
-        return np.asarray((np.log(np.maximum(values, _TINY)) - expected) / self.spread)
+        xp = values.__array_namespace__()
+        low, high, center, scale = (
+            np.array([one]) for one in (self.low, self.high, self.center, self.scale)
+        )
+        standard = (xp.clip(light, low, high) - center) / scale
+        expected = self.intercept + standard @ np.array(self.slopes)
+        return (xp.log(xp.maximum(values, _TINY)) - expected) / self.spread
 
 
 def fit_deviation(values: np.ndarray, light: np.ndarray) -> Deviation:
@@ -61,16 +71,35 @@ def fit_deviation(values: np.ndarray, light: np.ndarray) -> Deviation:
     )
 
 
-def image_light(images: np.ndarray, valid: np.ndarray | None = None) -> np.ndarray:
+def log_tail(deviations: Any) -> Any:
+    """The logarithm of the share of normally distributed values above deviations of any shape.
+
+    For JAX arrays it uses exp and log only, because ONNX has no erf in float64: below 3 the series
+    of Abramowitz and Stegun, 26.2.11, and above it Laplace's continued fraction, 26.2.14.
+    """
+    if isinstance(deviations, np.ndarray):
+        return special.log_ndtr(-deviations)
+    size = jnp.abs(deviations)
+    near, far = jnp.minimum(size, 3.0), jnp.maximum(size, 3.0)
+    total, term, fraction = near, near, far
+    for index in range(1, _TERMS):
+        term = term * near * near / (2 * index + 1)
+        total = total + term
+        fraction = far + (_TERMS - index) / fraction
+    unit = math.sqrt(2 * math.pi)
+    middle = jnp.log(0.5 - jnp.exp(-near * near / 2) / unit * total)
+    upper = jnp.where(size < 3.0, middle, -far * far / 2 - jnp.log(fraction * unit))
+    return jnp.where(deviations < 0, jnp.log1p(-jnp.exp(upper)), upper)
+
+
+def image_light(images: Any, valid: Any = None) -> Any:
     """The light of uint8 images ``(n, H, W, C)``: float64 ``(n, 2)``.
 
     The columns are the logarithms of the mean and of the standard deviation of an image's pixels,
     or of those that count, by `valid` bool ``(n, H, W)``.
     """
-    if valid is not None:
-        counted = [one[counts] for one, counts in zip(images, valid, strict=True)]
-        mean, spread = (np.array([f(one) for one in counted]) for f in (np.mean, np.std))
-    else:
-        pixels = (1, 2, 3)
-        mean, spread = images.mean(pixels, dtype=np.float64), images.std(pixels, dtype=np.float64)
-    return np.log(np.stack([mean + 1.0, spread + 1.0], axis=1))
+    xp, pixels = images.__array_namespace__(), (1, 2, 3)
+    counted = {} if valid is None else {"where": valid[..., None]}
+    mean = images.mean(pixels, dtype=np.float64, **counted)
+    spread = images.std(pixels, dtype=np.float64, **counted)
+    return xp.log(xp.stack([mean + 1.0, spread + 1.0], axis=1))

@@ -2,11 +2,10 @@
 
 import numpy as np
 from PIL import Image
-from scipy import ndimage
 
 from daad_jax.config import ScoreConfig
 from daad_jax.errors import CheckpointError
-from daad_jax.scoring.scores import RawScores, Reference, relative_map
+from daad_jax.scoring.scores import RawScores, Reference, blur_matrix, relative_map
 
 
 def shown_maps(raw: RawScores, settings: ScoreConfig, reference: Reference | None) -> np.ndarray:
@@ -24,15 +23,14 @@ def shown_maps(raw: RawScores, settings: ScoreConfig, reference: Reference | Non
         maps = _at_scales(raw.anomaly_map, settings)
         return relative_map(maps, _known(reference, settings).anomaly_map)
     assert raw.feature_map is not None, "the config is checked"
-    features = np.empty_like(raw.anomaly_map)
-    for resized, one in zip(features, raw.feature_map, strict=True):
-        resized[:] = resize_map(one, resized.shape)
+    down, across = map(_resize_matrix, raw.feature_map.shape[1:], raw.anomaly_map.shape[1:])
+    features = down @ raw.feature_map @ across.T
     if settings.map == "features":
         return features
     reference = _known(reference, settings)
     assert reference.feature_map is not None, "written with a discriminator"
     error = _at_scales(raw.anomaly_map, settings) / _level(reference.anomaly_map)
-    return np.asarray((error + features / _level(reference.feature_map)) / 2, np.float32)
+    return (error + features / _level(reference.feature_map)) / 2
 
 
 def resize_map(anomaly_map: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -58,11 +56,17 @@ def _at_scales(maps: np.ndarray, settings: ScoreConfig) -> np.ndarray:
     """
     if not settings.map_scales:
         return maps
-    total = np.zeros_like(maps)
+    smoothed = []
     for sigma in settings.map_scales:
         further = (sigma**2 - settings.map_sigma**2) ** 0.5
-        total += ndimage.gaussian_filter(maps, further, axes=(1, 2)) if further else maps
-    return total / len(settings.map_scales)
+        down, across = (blur_matrix(side, further) for side in maps.shape[1:])
+        smoothed.append(down @ maps @ across.T if further else maps)
+    return sum(smoothed[1:], smoothed[0]) / len(smoothed)
+
+
+def _resize_matrix(size: int, to: int) -> np.ndarray:
+    """The matrix ``(to, size)`` that resizes a map along one axis as `resize_map` does."""
+    return resize_map(np.eye(size), (to, size))
 
 
 def _level(normal_map: np.ndarray) -> float:

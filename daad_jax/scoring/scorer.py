@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from daad_jax.addressing import ItemUsage, ReadSummary, item_usage
 from daad_jax.config import Config
 from daad_jax.data.dataset import split_valid
-from daad_jax.data.tiles import Tiles, cut, tiling
+from daad_jax.data.tiles import Tiles, Tiling, cut, tiling
 from daad_jax.errors import NonFiniteError
 from daad_jax.models.autoencoder import normalize_images, scale_memories
 from daad_jax.models.blocks import group
@@ -130,13 +130,11 @@ class Scorer:
     ) -> None:
         """Takes the networks and their variables, which are on the mesh; compiles at first use."""
         self.networks, self.variables, self._mesh, self._config = networks, variables, mesh, config
-        self.batch_sizes = _batch_sizes(config.score.batch_size, mesh.size)
-        sides, sigma = config.data.network_size, config.score.map_sigma
-        down, across = (jnp.asarray(scores.blur_matrix(side, sigma)) for side in sides)
-        self._blur, self._data = (down, across), config.data
+        self.batch_sizes = batch_sizes(config.score.batch_size, mesh.size)
+        self._blur, self._data = map_blur(config), config.data
         whole, split = sharding.replicated(mesh), sharding.batched(mesh)
-        options = (config.train.corruption, *(["tiled"] if tiling(config.data) else []))
         results = whole if jax.process_count() > 1 else split  # each process gets all of them
+        options = score_options(config)
         self._score = _jitted(score_images, networks, mesh, (whole, results), *options)
         self._use = _jitted(memory_use, networks, mesh, (split, whole))
 
@@ -149,18 +147,7 @@ class Scorer:
         tiles = self.cut(images)
         joined = self._score_tiles(tiles) if isinstance(tiles, Tiles) else self._score_all(tiles)
         _check_finite(joined)
-        alignment = joined.get("alignment_score")
-        colours, valid = split_valid(images)
-        valid = None if valid is None else valid[..., 0] > 0
-        return RawScores(
-            joined["reconstruction_score"].astype(np.float64),
-            None if alignment is None else alignment.astype(np.float64),
-            joined["anomaly_map"],
-            joined.get("feature_map"),
-            joined["reconstruction"],
-            image_light(colours, valid),
-            valid,
-        )
+        return raw_scores(joined, images)
 
     def local(self) -> "Scorer":
         """The same scorer on the devices of this process alone; with several, a collective call."""
@@ -189,7 +176,7 @@ class Scorer:
         parts = []
         for index in range(len(pictures)):
             own = Tiles(pictures[index : index + 1], tiles.tiling)
-            parts.append(_blended(self._score_all(own), own))
+            parts.append(blended(self._score_all(own), tiles.tiling, pictures[index]))
         return {
             name: np.stack([part[name] for part in parts])[: len(tiles.images)] for name in parts[0]
         }
@@ -219,30 +206,59 @@ class Scorer:
             yield count, sharding.place_batch(padded.shape, padded.__getitem__, self._mesh)
 
 
-def _blended(scored: dict[str, np.ndarray], tiles: Tiles) -> dict[str, np.ndarray]:
-    """The scores and maps of one picture from those of its tiles.
+def raw_scores(scored: Mapping[str, Any], images: Any) -> RawScores:
+    """The results of `score_images` for uint8 images ``(n, H, W, C)`` in the form of `RawScores`.
+
+    Takes NumPy or JAX arrays; those of JAX need 64-bit types to be enabled.
+    """
+    alignment, (colours, valid) = scored.get("alignment_score"), split_valid(images)
+    valid = None if valid is None else valid[..., 0] > 0
+    return RawScores(
+        scored["reconstruction_score"].astype(np.float64),
+        None if alignment is None else alignment.astype(np.float64),
+        scored["anomaly_map"],
+        scored.get("feature_map"),
+        scored["reconstruction"],
+        image_light(colours, valid),
+        valid,
+    )
+
+
+def blended(scored: Mapping[str, Any], parts: Tiling, picture: Any) -> dict[str, Any]:
+    """The scores and maps of one picture ``(H, W, C)`` from those of its tiles.
 
     R and L are means of the blended errors over the pixels that count. Cells of the feature map
-    become the pixels that they cover.
+    become the pixels that they cover. Takes what `raw_scores` takes.
     """
-    blend, tile = tiles.tiling.blend, tiles.tiling.tile
-    valid = split_valid(tiles.images[0])[1]
-    counts = np.ones(tiles.images.shape[1:3], bool) if valid is None else valid[..., 0] > 0
-    error = blend(scored["error_map"])
+    valid = split_valid(picture)[1]
+    counts = np.True_ if valid is None else valid[..., 0] > 0
+    error = parts.blend(scored["error_map"])
     result = {
-        "reconstruction_score": error[counts].mean(dtype=np.float64),
-        "anomaly_map": blend(scored["anomaly_map"]),
-        "reconstruction": blend(scored["reconstruction"]),
+        "reconstruction_score": error.mean(dtype=np.float64, where=counts),
+        "anomaly_map": parts.blend(scored["anomaly_map"]),
+        "reconstruction": parts.blend(scored["reconstruction"]),
     }
     if (features := scored.get("feature_map")) is not None:
-        for axis, side in enumerate(tile, 1):
+        for axis, side in enumerate(parts.tile, 1):
             features = features.take(np.arange(side) * features.shape[axis] // side, axis)
-        result["feature_map"] = blend(features)
-        result["alignment_score"] = result["feature_map"][counts].mean(dtype=np.float64)
+        result["feature_map"] = parts.blend(features)
+        result["alignment_score"] = result["feature_map"].mean(dtype=np.float64, where=counts)
     return result
 
 
-def _batch_sizes(batch_size: int, devices: int) -> tuple[int, ...]:
+def map_blur(config: Config) -> scores.Blur:
+    """The blur that smooths the maps of what the networks take: images, or their tiles."""
+    sides, sigma = config.data.network_size, config.score.map_sigma
+    down, across = (jnp.asarray(scores.blur_matrix(side, sigma)) for side in sides)
+    return down, across
+
+
+def score_options(config: Config) -> tuple[str, ...]:
+    """The last arguments of `score_images`."""
+    return (config.train.corruption, *(["tiled"] if tiling(config.data) else []))
+
+
+def batch_sizes(batch_size: int, devices: int) -> tuple[int, ...]:
     """The full batch size, a quarter of it, and so on, down to one image for each device."""
     sizes = {devices}
     while batch_size > devices:

@@ -4,23 +4,23 @@ The paper's scores (Section 3.3) are R, L and their sum A. R averages errors ove
 small defect hardly changes it. The localised scores, which extend the paper, look at the worst
 place of an error map. A relative map is divided by the mean map of normal images.
 
-A new score is one entry of the table.
+A new score is one entry of the table. Its function uses ``array.__array_namespace__()`` in place of
+`numpy`, so that `daad_jax.scoring.export` can trace it with JAX arrays.
 """
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from scipy import ndimage
-from scipy.special import log_ndtr
 
 from daad_jax.config import Config, ScoreConfig
 from daad_jax.errors import ConfigError, shown, suggestion
 from daad_jax.models.validity import count_only
-from daad_jax.scoring.deviation import Deviation
+from daad_jax.scoring.deviation import Deviation, log_tail
 
 Blur = tuple[jax.Array, jax.Array]
 
@@ -68,7 +68,7 @@ class MinMax(NamedTuple):
     def __call__(self, values: np.ndarray) -> np.ndarray:
         """Normalises values of any shape; if `low` equals `high`, it only subtracts `low`."""
         span = self.high - self.low
-        return (np.asarray(values, np.float64) - self.low) / (span if span > 0 else 1.0)
+        return (values.astype(np.float64) - self.low) / (span if span > 0 else 1.0)
 
 
 class Scales(NamedTuple):
@@ -242,16 +242,16 @@ def anomaly_score(
 def relative_map(maps: np.ndarray, normal_map: np.ndarray) -> np.ndarray:
     """Divides non-negative maps ``(n, H, W)`` by the mean map ``(H, W)`` of normal images.
 
-    Values of the mean map below a hundredth of its own mean are raised to that. Returns float32
-    ``(n, H, W)``: 1 where an image has the error of normal images.
+    Values of the mean map below a hundredth of its own mean are raised to that. Returns ``(n, H,
+    W)``: 1 where an image has the error of normal images.
     """
     floor = max(0.01 * float(normal_map.mean()), float(np.finfo(np.float32).tiny))
-    return np.asarray(maps / np.maximum(normal_map, floor), np.float32)
+    return maps / np.maximum(normal_map, floor)[None]
 
 
 def map_maximum(maps: np.ndarray) -> np.ndarray:
     """The maximum of each map ``(n, H, W)``, float64 ``(n,)``."""
-    return maps.reshape(len(maps), -1).max(axis=1).astype(np.float64)
+    return maps.max(axis=(1, 2)).astype(np.float64)
 
 
 def map_contrast(maps: np.ndarray, valid: np.ndarray | None = None) -> np.ndarray:
@@ -262,10 +262,8 @@ def map_contrast(maps: np.ndarray, valid: np.ndarray | None = None) -> np.ndarra
     ``(n, H, W)``. Returns float64 ``(n,)``, at least 1 unless a map is zero. A median of 0 counts
     as the smallest normal float32.
     """
-    median = np.maximum(
-        map_quantile(maps.astype(np.float64), 0.5, valid), np.finfo(np.float32).tiny
-    )
-    return np.asarray(map_maximum(maps) / median)
+    median = map_quantile(maps, 0.5, valid)
+    return map_maximum(maps) / median.clip(float(np.finfo(np.float32).tiny))
 
 
 def map_quantile(maps: np.ndarray, quantile: float, valid: np.ndarray | None = None) -> np.ndarray:
@@ -273,10 +271,11 @@ def map_quantile(maps: np.ndarray, quantile: float, valid: np.ndarray | None = N
 
     It is that of the pixels that count, by `valid` bool ``(n, H, W)``.
     """
+    xp = maps.__array_namespace__()
     if valid is None:
-        return np.quantile(maps.reshape(len(maps), -1), quantile, axis=1).astype(np.float64)
-    counted = [one[counts] for one, counts in zip(maps, valid, strict=True)]
-    return np.array([np.quantile(one, quantile) for one in counted], np.float64)
+        return xp.quantile(maps, quantile, axis=(1, 2)).astype(np.float64)
+    counted = xp.where(valid, maps, np.nan)
+    return xp.nanquantile(counted, quantile, axis=(1, 2)).astype(np.float64)
 
 
 def _fused(inputs: ScoreInputs, protocol: str) -> np.ndarray:
@@ -291,8 +290,8 @@ def _fused(inputs: ScoreInputs, protocol: str) -> np.ndarray:
 def _map(inputs: ScoreInputs, *, features: bool = False, relative: bool = False) -> np.ndarray:
     """The anomaly map or the feature map of each image, perhaps relative to normal images."""
     name = "feature_map" if features else "anomaly_map"
-    maps = getattr(inputs.raw, name)
-    return relative_map(maps, getattr(inputs.reference, name)) if relative else np.asarray(maps)
+    maps: np.ndarray = getattr(inputs.raw, name)
+    return relative_map(maps, getattr(inputs.reference, name)) if relative else maps
 
 
 COMPONENTS = ("R", "R_max_relative", "R_quantile_relative", "R_contrast_relative", "L")
@@ -310,7 +309,8 @@ def component_scores(inputs: ScoreInputs) -> dict[str, np.ndarray]:
 
 def _combined(inputs: ScoreInputs) -> np.ndarray:
     """Fisher's combination of p-values, ``-sum log p``, with normal tails of the deviations."""
-    return -np.sum([log_ndtr(-one) for one in _deviations(inputs).values()], axis=0)
+    first, *others = map(log_tail, _deviations(inputs).values())
+    return -sum(others, first)
 
 
 def _deviations(inputs: ScoreInputs) -> dict[str, np.ndarray]:
@@ -326,7 +326,7 @@ SCORES: dict[str, Score] = {
         lambda x: x.raw.reconstruction_score, "reconstruction error, mean over pixels", True
     ),
     "L": Score(
-        lambda x: np.asarray(x.raw.alignment_score),
+        lambda x: cast(np.ndarray, x.raw.alignment_score),
         "difference of the discriminator's features, mean",
         True,
         _FEATURES,

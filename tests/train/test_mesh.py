@@ -86,7 +86,9 @@ def test_a_mesh_that_does_not_fit_the_devices_is_refused(devices, fields, messag
 
 
 def test_banks_that_cannot_be_shared_are_refused():
-    config = tiny_config("daad", memory__items=7, memory__division_rates=(4, 4, 1), data__channels=1)
+    config = tiny_config(
+        "daad", memory__items=7, memory__division_rates=(4, 4, 1), data__channels=1
+    )
     mesh = sharding.make_mesh(jax.devices()[:8], MeshConfig(items=8))
     with pytest.raises(ConfigError, match="8 devices cannot share 7 items of"):
         program_of(tiny_config("daad", memory__items=7, model__widths=(3, 3)), mesh)
