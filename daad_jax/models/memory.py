@@ -151,7 +151,9 @@ class BlockMemory(nn.Module):
                 state=state,
                 return_weights=True,
             )
-            block = sharding.constrain(reads.block, "batch", None, None)
+            # Twice, so that the gradient of the items is computed where the items are.
+            block = sharding.constrain(reads.block, "reads", None, along_values)
+            block = sharding.constrain(block, "batch", None, None)
             assert reads.weights is not None
             weights = sharding.constrain(reads.weights, "reads", None, along_items)
             return reads._replace(block=block, weights=weights)
