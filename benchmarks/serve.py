@@ -43,7 +43,7 @@ class Service(NamedTuple):
     def metric(self, name: str) -> float:
         """The value of a metric."""
         with urllib.request.urlopen(f"http://{HOST}:{self.port}/metrics") as answer:
-            found = re.search(rf"^{name} (\S+)$", answer.read().decode(), re.MULTILINE)
+            found = re.search(rf"^{re.escape(name)} (\S+)$", answer.read().decode(), re.MULTILINE)
         return float(found[1]) if found else 0.0
 
 
@@ -237,7 +237,7 @@ def measure_stops(file: str, bodies: list[bytes], times: int) -> None:
         for _ in range(times):
             service = start(file)
             restarts.append(service.seconds)
-            code, took = asyncio.run(_stopped(service, number, bodies, outcomes))
+            code, took = asyncio.run(stopped(service, number, bodies, outcomes))
             codes.add(code)
             stops.append(took)
         for what, values in (("restart", restarts), ("stop", stops)):
@@ -246,9 +246,14 @@ def measure_stops(file: str, bodies: list[bytes], times: int) -> None:
         print(f"{number.name}: exit codes {codes}, requests {dict(outcomes)}", flush=True)
 
 
-async def _stopped(
+async def stopped(
     service: Service, number: signal.Signals, bodies: list[bytes], outcomes: dict[str, int]
 ) -> tuple[int, float]:
+    """Ends the service while 16 clients send, and counts the outcomes.
+
+    Returns the exit code and the seconds that it took.
+    """
+
     def note(outcome: str, _: float) -> None:
         outcomes[outcome] += 1
 

@@ -6,9 +6,9 @@ import hmac
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from importlib import resources
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi import FastAPI, HTTPException, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -25,6 +25,7 @@ _Send = Callable[[_Message], Awaitable[None]]
 
 _OPEN = ("/", "/docs", "/openapi.json", "/healthz", "/readyz")  # without a token
 _PATHS = (*_OPEN, "/v1/predict", "/v1/model", "/metrics")
+_WithMap = Annotated[bool, Query(description="Whether the rows have the anomaly maps too.")]
 _INNER = ("program", "reference")  # parts of the metadata that only the loading needs
 # The pages may run their own script and talk to this service, and load nothing.
 _POLICY = (
@@ -102,12 +103,12 @@ def _add_predict(app: FastAPI, service: Service) -> None:
         responses=_PREDICT_PROBLEMS,
         openapi_extra=_BODY,
         summary="Score pictures",
+        response_description="A row for each picture, in their order.",
     )
-    async def predict(request: Request, map: bool = False) -> Response:
+    async def predict(request: Request, map: _WithMap = False) -> Response:
         """Scores one picture, the body itself, or several, each a field `image` of a form.
 
-        With `map=true` each row has the anomaly map too. A picture that cannot be used is a row
-        with its `error`, unless there is no other.
+        A picture that cannot be used is a row with its `error`, unless there is no other.
         """
         with bodies.room() as taken:
             sent = await bodies.read(request, taken)
@@ -125,21 +126,23 @@ def _add_others(app: FastAPI, service: Service) -> None:
     app.add_api_route("/", lambda: main, include_in_schema=False)
     app.add_api_route("/docs", lambda: docs, include_in_schema=False)
 
-    @app.get("/v1/model", responses=_problems(s401="The token is missing or wrong."))
+    @app.get(
+        "/v1/model", summary="The model", responses=_problems(s401="The token is missing or wrong.")
+    )
     async def model() -> dict[str, Any]:
         """Describes the model that answers: the file's metadata, and how it was checked here."""
         used = service.model
         kept = {name: one for name, one in used.metadata.items() if name not in _INNER}
         return {"file": used.path.name, "difference": used.difference, **kept}
 
-    @app.get("/healthz", summary="Is the process alive?", response_class=PlainTextResponse)
+    @app.get("/healthz", summary="Alive", response_class=PlainTextResponse)
     async def healthz() -> str:
         """Answers as long as the process works."""
         return "ok\n"
 
     @app.get(
         "/readyz",
-        summary="Does it take requests?",
+        summary="Ready",
         response_class=PlainTextResponse,
         responses=_problems(s503="It is about to stop."),
     )
@@ -149,7 +152,7 @@ def _add_others(app: FastAPI, service: Service) -> None:
             raise Busy("the service stops")
         return "ready\n"
 
-    @app.get("/metrics", summary="Counts for Prometheus", response_class=PlainTextResponse)
+    @app.get("/metrics", summary="Metrics", response_class=PlainTextResponse)
     async def metrics() -> Response:
         """Requests, pictures, batches, times and memory in Prometheus' text format."""
         return Response(service.metrics.text(), media_type=CONTENT_TYPE_LATEST)

@@ -2,10 +2,13 @@
 
 import asyncio
 import contextlib
+import json
+import logging
 import resource
 import signal
 import socket
 import threading
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -42,7 +45,7 @@ class _Protocol(HttpToolsProtocol):
                 self._close_after(_HEAD_SECONDS)
         super().data_received(data)
         if self._head and self._head_bytes > _HEAD_BYTES and not self.transport.is_closing():
-            self.send_400_response("The head of the request is too large.")
+            self._refuse("431 Request Header Fields Too Large")
 
     def on_headers_complete(self) -> None:
         self._head = False
@@ -64,7 +67,21 @@ class _Protocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def _close_after(self, seconds: float) -> None:
-        self._timer = self.loop.call_later(seconds, self.transport.close)
+        self._timer = self.loop.call_later(seconds, self._give_up)
+
+    def _give_up(self) -> None:
+        if self._head and self.cycle is not None and not self.cycle.response_complete:
+            self._close_after(_HEAD_SECONDS)  # a further request waits for this one's answer
+        elif self._head and self._head_bytes:
+            self._refuse("408 Request Timeout")
+        else:
+            self.transport.close()
+
+    def _refuse(self, status: str) -> None:
+        detail = json.dumps({"detail": f"{status[4:]}: the head of the request"}).encode()
+        head = f"HTTP/1.1 {status}\r\ncontent-type: application/json\r\nconnection: close\r\n"
+        self.transport.write(f"{head}content-length: {len(detail)}\r\n\r\n".encode() + detail)
+        self.transport.close()
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
@@ -162,6 +179,8 @@ def bind(host: str, port: int) -> socket.socket:
 
 def serve(service: Service, bound: socket.socket, token: str | None) -> None:
     """Serves until SIGTERM or SIGINT, then answers what has come and returns."""
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # a line for each broken form
+    warnings.filterwarnings("ignore", module="PIL")  # of damaged pictures
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 65536)), hard))

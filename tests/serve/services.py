@@ -23,7 +23,8 @@ from daad_jax.serve.service import Service
 class Detector:
     """Has the interface of `ExportedDetector`; the score of a picture is its mean.
 
-    Scoring waits while `gate` is cleared. `batches` lists the sizes that were scored.
+    Scoring waits while `gate` is cleared. `begun` and `batches` list the sizes of batches whose
+    scoring began and ended.
     """
 
     def __init__(self, digest="0" * 64, threshold=100.0, size=(8, 12), fit="stretch"):
@@ -37,7 +38,7 @@ class Detector:
             "program": {},
         }
         self.batch_sizes, self.difference, self.threshold = (1, 2, 8), 0.0, threshold
-        self.gate, self.batches = threading.Event(), []
+        self.gate, self.begun, self.batches = threading.Event(), [], []
         self.gate.set()
         self._size = size
 
@@ -47,6 +48,7 @@ class Detector:
 
     def score(self, pixels):
         assert pixels.shape[1:] == tuple(self.metadata["input_shape"])
+        self.begun.append(len(pixels))
         self.gate.wait(30)
         self.batches.append(len(pixels))
         scores = pixels.mean((1, 2, 3), dtype=np.float64)
