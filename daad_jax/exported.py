@@ -18,6 +18,11 @@ import jax
 import jax.export
 import numpy as np
 
+try:
+    from PIL import Image, ImageOps
+except ImportError:  # arrays of the model's size need no Pillow
+    Image = ImageOps = None  # type: ignore[assignment]
+
 FORMAT = 1
 METADATA, PROGRAM, SUMS = "metadata.json", "program.vhlo", "SHA256SUMS"
 REFERENCE, IGNORE, PARAMETERS = "reference.npy", "ignore.npy", "parameters/"
@@ -27,10 +32,11 @@ _LIMITS = {METADATA: 1 << 20, PROGRAM: 1 << 28, REFERENCE: 1 << 26, IGNORE: 1 <<
 _MOST_PARTS, _MOST_BYTES = 10_000, 1 << 32
 _MAX_BATCH = 4096
 # Other calls could run any function that jaxlib has registered.
-_CALLS, _ALLOWED_CALLS = "custom_call", ("custom_call @shape_assertion(",)
+_CALL, _ALLOWED_CALL = "custom_call", "custom_call @shape_assertion("
+_OPTIONS = ("xla_cpu_experimental_ynn_fusion_type",)  # other options could write files
 _FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
 _FILTERS = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3, "area": 4}  # as in Pillow
-_MAX_PIXELS = 89_478_485  # Pillow's own limit
+_MAX_PIXELS, _TOO_MANY = 89_478_485, "has too many pixels to be decoded safely"  # as in Pillow
 _BITS, _PHOTOMETRIC, _PLANES, _COLOUR_MAP, _SAMPLE_FORMAT = 258, 262, 284, 320, 339  # TIFF tags
 _TINY = 1e-6
 
@@ -70,16 +76,16 @@ def load_exported(path: str | os.PathLike[str]) -> "ExportedDetector":
         metadata: dict[str, Any] = json.loads(parts[METADATA])
         if metadata["format"] > FORMAT:
             raise ExportError(
-                f"{name}: has format {metadata['format']}, but this module reads formats up to "
-                f"{FORMAT}; copy exported.py of a newer daad_jax"
+                f"has format {metadata['format']}, but this module reads formats up to {FORMAT}; "
+                "copy exported.py of a newer daad_jax"
             )
         metadata["hash"] = hashlib.sha256(parts[SUMS]).hexdigest()
         detector = ExportedDetector(metadata, parts)
-    except ExportError:
-        raise
+    except ExportError as error:
+        raise ExportError(f"{name}: {error}") from error
     except OSError as error:
         raise ExportError(f"{name}: cannot be read ({error.strerror or error})") from error
-    except (zipfile.BadZipFile, KeyError, TypeError, ValueError, EOFError, RuntimeError) as error:
+    except (zipfile.BadZipFile, LookupError, TypeError, ValueError, RuntimeError) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise ExportError(f"{name}: is not a sound exported model ({reason})") from error
     if not detector.difference <= MAX_DIFFERENCE:
@@ -108,17 +114,17 @@ class ExportedDetector:
         if not 1 <= self.batch_sizes[0] <= self.batch_sizes[-1] <= _MAX_BATCH:
             raise ValueError(f"batch sizes {self.batch_sizes}")
         self._shape = tuple(metadata["input_shape"])
-        self._has_validity = self._shape[-1] != metadata["channels"]
         arrays = {name: _array(one) for name, one in parts.items() if name.endswith(".npy")}
-        reference, self._ignored = arrays.pop(REFERENCE), arrays.pop(IGNORE, None)
-        self._counts = functools.lru_cache(maxsize=16)(self._find_counts)
+        reference = arrays.pop(REFERENCE)
+        self._preparation = Preparation(metadata, arrays.pop(IGNORE, None))
         self._parameters = {name.removesuffix(".npy"): one for name, one in arrays.items()}
         exported = _program(metadata["program"], parts[PROGRAM], self._parameters, self._shape)
         platform = jax.default_backend().replace("gpu", "cuda")
         if platform not in exported.platforms:
             raise ExportError(f"was exported for {', '.join(exported.platforms)}, not {platform}")
         self._parameters = jax.device_put(self._parameters)
-        self._call = jax.jit(exported.call)
+        options = metadata["program"]["compiler_options"].get(platform, {})
+        self._call = _compiled(exported, {k: options[k] for k in _OPTIONS if k in options})
         before = np.array(metadata["reference"]["decision_score"])
         after = self.score(reference).decision_score
         self.difference = float(np.max(np.abs(after - before)) / metadata["spread"])
@@ -158,48 +164,57 @@ class ExportedDetector:
         return np.stack(prepared)
 
     def prepare(self, picture: Any) -> np.ndarray:
-        """Decodes, converts and resizes one picture like the training images.
+        """What `Preparation` makes of one picture; several threads may call it."""
+        return self._preparation(picture)
+
+
+class Preparation:
+    """Decodes, converts and resizes pictures like the training images; needs Pillow."""
+
+    def __init__(self, metadata: Mapping[str, Any], ignored: np.ndarray | None = None) -> None:
+        """Takes the metadata of a file, and its mask of what is left out, bool ``(h, w)``."""
+        self._size: tuple[int, int] = tuple(metadata["image_size"])
+        self._shape: tuple[int, int, int] = tuple(metadata["input_shape"])
+        self._channels, self._resize = metadata["channels"], metadata["resize"]
+        self._filter, self._ignored = _FILTERS[self._resize["filter"]], ignored
+        self._has_validity = self._shape[-1] != self._channels
+        self._counts = functools.lru_cache(maxsize=16)(self._find_counts)
+
+    def __call__(self, picture: Any) -> np.ndarray:
+        """Prepares one picture.
 
         `picture` is a path, the bytes of a PNG, JPEG, BMP, TIFF or WebP file, a Pillow image, or a
         uint8 array ``(H, W)`` or ``(H, W, C)``, C 1 or 3, in 0 to 255. Brightness is not made equal
         here; the model does that itself.
 
-        Returns uint8 of the shape ``input_shape`` in `metadata`. Raises ExportError, which names
+        Returns uint8 of the shape ``input_shape`` in the metadata. Raises ExportError, which names
         the file, if the picture cannot be used or Pillow is missing.
         """
-        channels, size = self.metadata["channels"], tuple(self.metadata["image_size"])
         if isinstance(picture, np.ndarray):
             _check_array(picture)
-            if picture.shape == (*size, channels) and not self._has_validity:
+            if picture.shape == self._shape and not self._has_validity:
                 return picture
         name = os.fspath(picture) if isinstance(picture, (str, os.PathLike)) else "picture"
+        if Image is None:
+            raise ExportError(f"{name}: needs Pillow to be converted; install pillow")
         try:
-            import PIL.Image
-        except ImportError as error:
-            raise ExportError(f"{name}: needs Pillow to be converted; install pillow") from error
-        try:
-            image = _open(picture, self.metadata["resize"]["value_range"] == "auto")
-            image = _to_mode(image, "RGB" if channels == 3 else "L", self.metadata["resize"])
+            image = _open(picture, self._resize["value_range"] == "auto")
+            return self._place(_to_mode(image, self._channels, self._resize["value_range"]))
         except ExportError as error:
             raise ExportError(f"{name}: {error}") from error
-        except PIL.Image.DecompressionBombError as error:
-            raise ExportError(f"{name}: has too many pixels to be decoded safely") from error
-        except OSError as error:
-            reason = error.strerror or "it is damaged or no picture"
+        except Image.DecompressionBombError as error:
+            raise ExportError(f"{name}: {_TOO_MANY}") from error
+        except (OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError) as error:
+            reason = getattr(error, "strerror", None) or "it is damaged or no picture"
             raise ExportError(f"{name}: cannot be read ({reason})") from error
-        except (SyntaxError, ValueError, TypeError, KeyError, EOFError, IndexError) as error:
-            raise ExportError(f"{name}: cannot be decoded; it is damaged or unusual") from error
-        return self._place(image)
 
     def _place(self, image: Any) -> np.ndarray:
         """Resizes an image of mode "L" or "RGB" into the model's frame."""
-        resize, channels = self.metadata["resize"], self.metadata["channels"]
-        size: tuple[int, int] = tuple(self.metadata["image_size"])
-        top, left, height, width = _box(image.size[::-1], size, resize["fit"])
+        top, left, height, width = self._box(image.size[::-1])
         counts = self._counts(image.size[::-1]) if self._has_validity else None
         if image.size != (width, height):
-            image = image.resize((width, height), _FILTERS[resize["filter"]])
-        pixels = np.asarray(image).reshape(height, width, channels)
+            image = image.resize((width, height), self._filter)
+        pixels = np.asarray(image).reshape(height, width, self._channels)
         if counts is None:
             return pixels
         placed = np.zeros(self._shape, np.uint8)
@@ -208,22 +223,26 @@ class ExportedDetector:
         inner[counts, :-1], inner[counts, -1] = pixels[counts], 255
         return placed
 
+    def _box(self, picture: tuple[int, int]) -> tuple[int, int, int, int]:
+        """Top, left, height and width of what a picture fills of the frame."""
+        if self._resize["fit"] == "stretch":
+            return (0, 0, *self._size)
+        scale = min(self._size[0] / picture[0], self._size[1] / picture[1])
+        height, width = (max(1, round(side * scale)) for side in picture)
+        return (self._size[0] - height) // 2, (self._size[1] - width) // 2, height, width
+
     def _find_counts(self, picture: tuple[int, int]) -> np.ndarray:
         """Which pixels of a resized picture count, bool ``(height, width)`` of its box."""
-        from PIL import Image
-
-        resize = self.metadata["resize"]
-        height, width = _box(picture, tuple(self.metadata["image_size"]), resize["fit"])[2:]
         if self._ignored is not None:
             mask = Image.fromarray(self._ignored)
             ignored = np.asarray(mask.resize(picture[::-1], _FILTERS["nearest"]))
         else:
             ignored = np.zeros(picture, bool)
-            for x, y, across, down in resize["ignore"]:
+            for x, y, across, down in self._resize["ignore"]:
                 rows = _touched(y, down, picture[0])
                 ignored[rows, _touched(x, across, picture[1])] = True
         shares = Image.fromarray(ignored.astype(np.float32))
-        shares = shares.resize((width, height), _FILTERS[resize["filter"]])
+        shares = shares.resize(self._box(picture)[:1:-1], self._filter)
         counts = np.abs(np.asarray(shares)) < _TINY
         if not counts.any():
             raise ExportError("a picture of this size has no pixel that counts")
@@ -236,20 +255,20 @@ def _read(name: str) -> dict[str, bytes]:
     with zipfile.ZipFile(name) as file:
         entries = file.infolist()
         if len(entries) > _MOST_PARTS or sum(one.file_size for one in entries) > _MOST_BYTES:
-            raise ExportError(f"{name}: is too large to be an exported model")
+            raise ValueError("too large")
         for entry in entries:
             own = entry.filename
             known = own in _LIMITS or (own.startswith(PARAMETERS) and own.endswith(".npy"))
-            too_large = entry.file_size > _LIMITS.get(own, _MOST_BYTES)
-            if not known or own in parts or entry.compress_type or too_large:
-                raise ExportError(f"{name}: {own!r} does not belong into an exported model")
+            fits = entry.file_size <= _LIMITS.get(own, _MOST_BYTES) and not entry.compress_type
+            if not known or own in parts or not fits:
+                raise ExportError(f"{own!r} does not belong into an exported model")
             parts[own] = file.read(entry)
     sums = dict(line.split("  ", 1)[::-1] for line in parts[SUMS].decode().splitlines())
     if sums.keys() != parts.keys() - {SUMS}:
-        raise ExportError(f"{name}: {SUMS} lists other parts than the file has; copy it again")
+        raise ExportError(f"{SUMS} lists other parts than the file has; copy it again")
     for own, digest in sums.items():
         if hashlib.sha256(parts[own]).hexdigest() != digest:
-            raise ExportError(f"{name}: {own} is damaged, its hash differs; copy the file again")
+            raise ExportError(f"{own} is damaged, its hash differs; copy the file again")
     return parts
 
 
@@ -267,9 +286,7 @@ def _program(
     (batch,) = jax.export.symbolic_shape("b")
     with jax.enable_x64(True):
         images = jax.ShapeDtypeStruct((batch, *shape), np.uint8)
-        arrays = {
-            name: jax.ShapeDtypeStruct(one.shape, one.dtype) for name, one in parameters.items()
-        }
+        arrays = {k: jax.ShapeDtypeStruct(one.shape, one.dtype) for k, one in parameters.items()}
 
         def stand_in(_: Any, images: jax.Array) -> dict[str, jax.Array]:
             return {
@@ -287,9 +304,18 @@ def _program(
         uses_global_constants=about["uses_global_constants"],
     )
     text = exported.mlir_module()
-    if text.count(_CALLS) != sum(text.count(call) for call in _ALLOWED_CALLS):
+    if text.count(_CALL) != text.count(_ALLOWED_CALL):
         raise ValueError("the program calls functions outside of it")
     return exported
+
+
+def _compiled(exported: jax.export.Exported, options: dict[str, str]) -> Any:
+    """The function with compiler options, without them if this jaxlib lacks them."""
+    try:
+        jax.jit(lambda: 0, compiler_options=options).lower().compile()
+    except jax.errors.JaxRuntimeError:
+        options = {}
+    return jax.jit(exported.call, compiler_options=options)
 
 
 def _array(content: bytes) -> np.ndarray:
@@ -306,10 +332,8 @@ def _array(content: bytes) -> np.ndarray:
 def _check_array(array: np.ndarray) -> None:
     shaped = array.ndim == 2 or (array.ndim == 3 and array.shape[-1] in (1, 3))
     if array.dtype != np.uint8 or not shaped or array.size == 0:
-        raise ExportError(
-            f"an image is {array.dtype} {array.shape}; expected uint8 (H, W), (H, W, 1) or "
-            "(H, W, 3) in 0 to 255"
-        )
+        found = f"{array.dtype} {array.shape}"
+        raise ExportError(f"an image is {found}, not uint8 (H, W), (H, W, 1) or (H, W, 3)")
 
 
 def _open(picture: Any, whole_range: bool) -> Any:
@@ -317,18 +341,14 @@ def _open(picture: Any, whole_range: bool) -> Any:
 
     Rare kinds of TIFF files, which Pillow does not decode as their tags say, are refused.
     """
-    from PIL import Image, ImageOps
-
     if isinstance(picture, np.ndarray):
         return Image.fromarray(picture[..., 0] if picture.shape[2:] == (1,) else picture)
-    if isinstance(picture, Image.Image):
-        image = picture
-    elif isinstance(picture, (bytes, bytearray)):
-        image = Image.open(io.BytesIO(picture), formats=_FORMATS)
-    else:
-        image = Image.open(picture, formats=_FORMATS)
+    image = picture
+    if not isinstance(picture, Image.Image):
+        file = io.BytesIO(picture) if isinstance(picture, bytes) else picture
+        image = Image.open(file, formats=_FORMATS)
     if image.width * image.height > _MAX_PIXELS:
-        raise ExportError("has too many pixels to be decoded safely")
+        raise ExportError(_TOO_MANY)
     tile = getattr(image, "tile", None)
     stored = str(tile[0].args if tile else "")
     tags = getattr(image, "tag_v2", {})
@@ -348,13 +368,10 @@ def _open(picture: Any, whole_range: bool) -> Any:
         return image
 
 
-def _to_mode(image: Any, mode: str, resize: Mapping[str, Any]) -> Any:
+def _to_mode(image: Any, channels: int, value_range: Any) -> Any:
     """Converts a Pillow image to "RGB" or "L", over black where it is transparent."""
-    from PIL import Image
-
     if image.mode.startswith(("I;16", "F")):
-        values = np.asarray(image)
-        image = Image.fromarray(_scale(values, image.mode == "F", resize["value_range"]))
+        image = Image.fromarray(_scale(np.asarray(image), image.mode == "F", value_range))
     elif image.mode == "I":
         raise ExportError("has grey values of 32 bits; convert it to 16 or 8 bits")
     elif image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
@@ -364,7 +381,7 @@ def _to_mode(image: Any, mode: str, resize: Mapping[str, Any]) -> Any:
         image = image.convert("RGB")
     elif image.mode in ("CMYK", "LAB"):
         image = image.convert("RGB")
-    return image.convert(mode)
+    return image.convert("RGB" if channels == 3 else "L")
 
 
 def _scale(values: np.ndarray, is_float: bool, value_range: Any) -> np.ndarray:
@@ -374,17 +391,8 @@ def _scale(values: np.ndarray, is_float: bool, value_range: Any) -> np.ndarray:
     low, high = (0.0, 1.0) if value_range == "auto" else value_range
     if value_range == "auto" and np.mean((values < 0) | (values > 1)) > 0.01:
         raise ExportError("has 32-bit floats that are not from 0 to 1")
-    share = np.nan_to_num((values.astype(np.float64) - low) / (high - low), nan=0.0)
-    return np.rint(np.clip(share, 0, 1) * 255).astype(np.uint8)
-
-
-def _box(picture: tuple[int, int], size: tuple[int, int], fit: str) -> tuple[int, int, int, int]:
-    """Top, left, height and width of what a picture fills of the frame."""
-    if fit == "stretch":
-        return (0, 0, *size)
-    scale = min(size[0] / picture[0], size[1] / picture[1])
-    height, width = (max(1, round(side * scale)) for side in picture)
-    return (size[0] - height) // 2, (size[1] - width) // 2, height, width
+    share = np.clip(np.nan_to_num((values.astype(np.float64) - low) / (high - low)), 0, 1)
+    return np.rint(share * 255).astype(np.uint8)
 
 
 def _touched(start: float, length: float, side: int) -> slice:

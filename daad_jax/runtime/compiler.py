@@ -11,7 +11,7 @@ from daad_jax.runtime.files import user_path
 
 # By default XLA's CPU backend uses YNNPACK for matrix products, reductions and convolutions. This
 # list leaves out convolutions: Eigen computes ours up to twice as fast (docs/performance.md).
-_CPU_OPTIONS = {
+CPU_OPTIONS = {
     "xla_cpu_experimental_ynn_fusion_type": (
         "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE"
     )
@@ -50,7 +50,7 @@ def _supported_options(device: jax.Device) -> dict[str, str] | None:
     """Returns the CPU options, or None if this jaxlib lacks them (they are experimental)."""
     try:
         with jax.default_device(device):
-            jax.jit(lambda: 0, compiler_options=_CPU_OPTIONS).lower().compile()
+            jax.jit(lambda: 0, compiler_options=CPU_OPTIONS).lower().compile()
     except jax.errors.JaxRuntimeError:
         return None
-    return _CPU_OPTIONS
+    return CPU_OPTIONS

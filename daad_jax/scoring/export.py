@@ -22,6 +22,8 @@ from daad_jax.data.frame import input_shape
 from daad_jax.data.tiles import tiling
 from daad_jax.models.autoencoder import normalize_images
 from daad_jax.models.build import Networks
+from daad_jax.runtime import sharding
+from daad_jax.runtime.compiler import CPU_OPTIONS, compiler_options
 from daad_jax.runtime.files import replacing
 from daad_jax.scoring.detector import Detector
 from daad_jax.scoring.scorer import (
@@ -53,8 +55,10 @@ def export_detector(
     parameters = _parameters(detector)
     function = scoring_function(detector, largest_batch=sizes[-1])
     program = _trace(function, parameters, input_shape(config.data))
-    with jax.enable_x64(True):
-        found = jax.device_get(jax.jit(function)(parameters, reference))
+    options = compiler_options(sharding.make_mesh(jax.local_devices()[:1]))
+    with jax.enable_x64(True), jax.default_matmul_precision("highest"):
+        compiled = jax.jit(function, compiler_options=options)
+        found = jax.device_get(compiled(parameters, reference))
     metadata = _metadata(detector, program, found, sizes) | {"training": about}
     parts = {exported.METADATA: json.dumps(metadata, indent=2).encode() + b"\n"}
     parts[exported.PROGRAM] = bytes(program.mlir_module_serialized)
@@ -163,10 +167,16 @@ def _trace(
     same everywhere.
     """
     (batch,) = jax.export.symbolic_shape("b")
-    with jax.enable_x64(True), jax.default_matmul_precision("highest"):
-        arrays = {k: jax.ShapeDtypeStruct(v.shape, v.dtype) for k, v in parameters.items()}
-        images = jax.ShapeDtypeStruct((batch, *shape), np.uint8)
-        return jax.export.export(jax.jit(function), platforms=PLATFORMS)(arrays, images)
+    paths = "jax_hlo_source_file_canonicalization_regex"
+    before = getattr(jax.config, paths)
+    jax.config.update(paths, ".*")  # no folder of this machine is written
+    try:
+        with jax.enable_x64(True), jax.default_matmul_precision("highest"):
+            arrays = {k: jax.ShapeDtypeStruct(v.shape, v.dtype) for k, v in parameters.items()}
+            images = jax.ShapeDtypeStruct((batch, *shape), np.uint8)
+            return jax.export.export(jax.jit(function), platforms=PLATFORMS)(arrays, images)
+    finally:
+        jax.config.update(paths, before)
 
 
 def _metadata(
@@ -176,17 +186,12 @@ def _metadata(
     sizes: tuple[int, ...],
 ) -> dict[str, Any]:
     config, calibration = detector.config, detector.calibration
-    data = config.data
     good = found["decision_score"] if calibration is None else np.array(calibration.good_scores)
     outputs = jax.tree.unflatten(program.out_tree, program.out_avals)
     return {
         "format": exported.FORMAT,
         "made_with": f"daad_jax {daad_jax.__version__}, jax {jax.__version__}",
-        "image_size": data.picture_size,
-        "channels": data.channels,
-        "input_shape": input_shape(data),
-        "resize": _resize(data),
-        "brightness": data.brightness,
+        **preparation_metadata(config.data),
         "decision": config.score.decision,
         "threshold": detector.threshold,
         "pixel_threshold": detector.pixel_threshold,
@@ -200,18 +205,26 @@ def _metadata(
             "calling_convention_version": program.calling_convention_version,
             "uses_global_constants": program.uses_global_constants,
             "kept_arguments": program.module_kept_var_idx,
+            "compiler_options": {"cpu": CPU_OPTIONS},
             "outputs": {k: [v.dtype.name, v.shape[1:]] for k, v in outputs.items()},
         },
         "reference": {k: v.tolist() for k, v in found.items() if k != "anomaly_map"},
     }
 
 
-def _resize(data: DataConfig) -> dict[str, Any]:
+def preparation_metadata(data: DataConfig) -> dict[str, Any]:
+    """What the file says of how pictures are prepared, for `daad_jax.exported.Preparation`."""
     return {
-        "filter": data.resize,
-        "fit": data.fit,
-        "ignore": (data.ignored_boxes() or []) if data.ignore else [],
-        "value_range": data.value_range,
+        "image_size": data.picture_size,
+        "channels": data.channels,
+        "input_shape": input_shape(data),
+        "resize": {
+            "filter": data.resize,
+            "fit": data.fit,
+            "ignore": (data.ignored_boxes() or []) if data.ignore else [],
+            "value_range": data.value_range,
+        },
+        "brightness": data.brightness,
     }
 
 

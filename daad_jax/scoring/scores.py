@@ -262,7 +262,7 @@ def map_contrast(maps: np.ndarray, valid: np.ndarray | None = None) -> np.ndarra
     ``(n, H, W)``. Returns float64 ``(n,)``, at least 1 unless a map is zero. A median of 0 counts
     as the smallest normal float32.
     """
-    median = map_quantile(maps.astype(np.float64), 0.5, valid)
+    median = map_quantile(maps, 0.5, valid)
     return map_maximum(maps) / median.clip(float(np.finfo(np.float32).tiny))
 
 

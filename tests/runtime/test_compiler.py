@@ -58,7 +58,7 @@ def test_training_and_scoring_do_not_use_ynnpack_for_convolutions(one_device):
     [{"xla_cpu_gone": "1"}, {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_GONE"}],
 )
 def test_a_jaxlib_without_the_option_uses_its_defaults(options, one_device, monkeypatch, capfd):
-    monkeypatch.setattr(compiler, "_CPU_OPTIONS", options)
+    monkeypatch.setattr(compiler, "CPU_OPTIONS", options)
     compiler._supported_options.cache_clear()
     try:
         with warnings.catch_warnings():
