@@ -33,18 +33,18 @@ def run(argv: Sequence[str]) -> None:
             raise
         raise ConfigError("serve: needs pip install 'daad_jax[serve]'") from error
     chosen = limits.Limits(
-        body_bytes=_positive(values, "max_body_mib") << 20,
-        pixels=_positive(values, "max_megapixels") * 1_000_000,
-        pictures=_positive(values, "max_pictures"),
-        queue=_positive(values, "queue"),
-        seconds=_positive(values, "timeout"),
+        body_bytes=values.max_body_mib << 20,
+        pixels=values.max_megapixels * 1_000_000,
+        pictures=values.max_pictures,
+        queue=values.queue,
+        seconds=values.timeout,
     )
     if chosen.pictures > chosen.queue:
         raise ConfigError("--max_pictures: must be at most --queue")
     token = _token(values.token_file)
+    bound = server.bind(values.host, values.port)  # an address in use is known before the loading
     if not (_is_loopback(values.host) or token):
         warn(f"--host: all who reach {values.host} can use the service; set --token_file")
-    bound = server.bind(values.host, values.port)  # an address in use is known before the loading
     compiler.keep_programs(values.cache_dir)
     path = user_path(words[0])
     loaded = model.load(path)
@@ -58,7 +58,8 @@ def _define_flags() -> flags.FlagValues:
     values = flags.FlagValues()
     values.set_gnu_getopt()  # flags may follow the file
     flags.DEFINE_string("host", "127.0.0.1", "Address to listen at.", flag_values=values)
-    flags.DEFINE_integer("port", 8000, "Port; 0 takes a free one.", flag_values=values)
+    port = "Port; 0 takes a free one."
+    flags.DEFINE_integer("port", 8000, port, 0, 65535, flag_values=values)
     file = f"File with the token that clients must send; or set {TOKEN_VARIABLE}."
     flags.DEFINE_string("token_file", None, file, flag_values=values)
     for name, default, text in (
@@ -68,17 +69,10 @@ def _define_flags() -> flags.FlagValues:
         ("queue", 256, "Pictures that may wait; more are answered 503."),
         ("timeout", 30, "Seconds for a body, and for an answer."),
     ):
-        flags.DEFINE_integer(name, default, text, flag_values=values)
+        flags.DEFINE_integer(name, default, text, 1, flag_values=values)
     cache = "Folder of compiled programs, for a fast restart."
     flags.DEFINE_string("cache_dir", None, cache, flag_values=values)
     return values
-
-
-def _positive(values: flags.FlagValues, name: str) -> int:
-    value: int = values[name].value  # type: ignore[assignment]
-    if value < 1:
-        raise ConfigError(f"--{name}: {value} must be at least 1")
-    return value
 
 
 def _token(file: str | None) -> str | None:

@@ -90,16 +90,16 @@ class Tab:
 
     def drop(self, path, selector):
         """Drops a file on an element, as the mouse does."""
-        box = self.run(f"(({{x, y}}) => [x + 20, y + 20])($box('{selector}'))")
+        found = f"document.querySelector('{selector}').getBoundingClientRect()"
+        left, top = self.run(f"{found}.x"), self.run(f"{found}.y")
         data = {"items": [], "files": [os.fspath(path)], "dragOperationsMask": 1}
         for kind in ("dragEnter", "dragOver", "drop"):
-            self.call("Input.dispatchDragEvent", type=kind, x=box[0], y=box[1], data=data)
+            self.call("Input.dispatchDragEvent", type=kind, x=left + 20, y=top + 20, data=data)
 
-    def press(self, key, text=""):
-        codes = {"Tab": 9, "Enter": 13, "ArrowRight": 39, "ArrowLeft": 37, " ": 32}
+    def press(self, key):
+        codes = {"Tab": 9, "ArrowRight": 39}
         shared = {"key": key, "windowsVirtualKeyCode": codes[key], "code": key}
-        typed = {"text": "\r"} if key == "Enter" else {}
-        self.call("Input.dispatchKeyEvent", type="keyDown", **shared, **typed)
+        self.call("Input.dispatchKeyEvent", type="keyDown", **shared)
         self.call("Input.dispatchKeyEvent", type="keyUp", **shared)
 
     def screenshot(self, path):

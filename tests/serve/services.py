@@ -19,6 +19,8 @@ from daad_jax.serve.limits import Limits
 from daad_jax.serve.model import Model
 from daad_jax.serve.service import Service
 
+EXPORTED = Path(__file__).parents[1] / "fixtures" / "exported_format_1.daad"  # 16 px
+
 
 class Detector:
     """Has the interface of `ExportedDetector`; the score of a picture is its mean.

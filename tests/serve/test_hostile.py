@@ -15,7 +15,7 @@ import pytest
 
 from benchmarks import serve as load
 from tests.data.test_bombs import HUGE, INFLATING, packed_zeros, png
-from tests.serve.services import form, picture, send, send_raw
+from tests.serve.services import EXPORTED, form, picture, send, send_raw
 
 TOKEN = "a-long-secret"
 KINDS = {}
@@ -151,10 +151,10 @@ def request(port, make, statuses, seed):
 
 
 @pytest.mark.slow
-def test_a_thousand_hostile_requests(exported, tmp_path):
+def test_a_thousand_hostile_requests(tmp_path):
     (tmp_path / "token").write_text(TOKEN)
     service = load.start(
-        str(exported),
+        str(EXPORTED),
         *(f"--token_file={tmp_path / 'token'}", "--max_body_mib=4", "--max_pictures=8"),
         *("--timeout=5", "--queue=32", f"--cache_dir={os.environ['JAX_COMPILATION_CACHE_DIR']}"),
     )

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from benchmarks import serve as load
-from tests.serve.services import Detector, answer, picture, running, send, until
+from tests.serve.services import EXPORTED, Detector, answer, picture, running, send, until
 
 
 def test_a_stop_answers_what_waits_and_what_is_on_its_way():
@@ -73,12 +73,12 @@ def bodies():
 
 
 @pytest.mark.slow
-def test_signals_under_load(exported, bodies, tmp_path):
+def test_signals_under_load(bodies, tmp_path):
     """SIGTERM loses no request, SIGKILL leaves a file that starts again, SIGHUP loses none."""
     arguments = (f"--cache_dir={tmp_path}",)
     for number, codes in ((signal.SIGTERM, {0}), (signal.SIGKILL, {-9})):
         for _ in range(3):
-            service = load.start(str(exported), *arguments)
+            service = load.start(str(EXPORTED), *arguments)
             outcomes = collections.Counter()
             code, seconds = asyncio.run(load.stopped(service, number, bodies, outcomes))
             assert code in codes
@@ -90,9 +90,9 @@ def test_signals_under_load(exported, bodies, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_changed_file_under_load(exported, bodies, tmp_path):
+def test_a_changed_file_under_load(bodies, tmp_path):
     file, other = tmp_path / "part.daad", tmp_path / "other.daad"
-    shutil.copy(exported, file)
+    shutil.copy(EXPORTED, file)
     service = load.start(str(file), f"--cache_dir={tmp_path}")
     outcomes = collections.Counter()
 
@@ -100,7 +100,7 @@ def test_a_changed_file_under_load(exported, bodies, tmp_path):
         loads = 'daad_model_loads_total{{outcome="{}"}}'
         async with load.clients(16, service.port, bodies, lambda one, _: outcomes.update([one])):
             for done in range(1, 4):
-                shutil.copy(exported, other)
+                shutil.copy(EXPORTED, other)
                 other.replace(file)
                 service.process.send_signal(signal.SIGHUP)
                 while service.metric(loads.format("loaded")) < done + 1:
