@@ -28,9 +28,10 @@ from daad_jax.cli import guarded
 from daad_jax.cli.flags import parse_flags
 from daad_jax.data.inputs import list_inputs
 from daad_jax.errors import ConfigError
-from daad_jax.exported import load_exported
+from daad_jax.exported import ExportedDetector, load_exported
 
 HOST = "127.0.0.1"
+_USED = "process_cpu_seconds_total"
 
 
 class Service(NamedTuple):
@@ -147,53 +148,59 @@ async def clients(
 
 
 def measure_load(file: str, bodies: list[bytes], counts: list[int], rounds: int) -> None:
-    """Prints throughput and latency for each number of clients, and the bare function's."""
+    """Prints throughput and latency for each number of clients, and the bare function's.
+
+    Other work on the machine changes by the second, so the bare function runs before and after each
+    load, and a share is that of the mean of both.
+    """
     detector = load_exported(file)
     pixels = np.stack([detector.prepare(body) for body in bodies])
     for size in detector.batch_sizes:
         detector.score(pixels[:size])
     service = start(file)
-    bare: dict[str, Callable[[], object]] = {
-        "bare": lambda: detector.score(pixels),
-        "decode": lambda: detector.score([detector.prepare(body) for body in bodies]),
-    }
-    seconds, used = 4.0, []
     latencies: dict[int, list[float]] = collections.defaultdict(list)
-    rates: dict[str, list[float]] = collections.defaultdict(list)
+    rates, shares, costs = (collections.defaultdict[int, list[float]](list) for _ in range(3))
     for _ in range(rounds):
-        for name, work in bare.items():
-            rates[name].append(_bare(work, len(pixels), seconds))
+        bare = [_bare(detector, pixels)]
         for count in counts:
             done: list[float] = []
-            before = service.metric("process_cpu_seconds_total")
-            begin = time.perf_counter()
-            asyncio.run(_for(seconds, count, service.port, bodies, done))
-            rates[str(count)].append(len(done) / (time.perf_counter() - begin))
+            used, begin = service.metric(_USED), time.perf_counter()
+            asyncio.run(_for(4.0, count, service.port, bodies, done))
+            seconds = time.perf_counter() - begin
+            costs[count].append(1000 * (service.metric(_USED) - used) / len(done))
+            bare.append(_bare(detector, pixels))
+            rates[count].append(len(done) / seconds)
+            shares[count].append(2 * rates[count][-1] / sum(one.rate for one in bare[-2:]))
             latencies[count] += done
-            if count == counts[-1]:
-                cost = service.metric("process_cpu_seconds_total") - before
-                used.append(1000 * cost / len(done))
+        rates[0] += [one.rate for one in bare]
+        costs[0] += [one.cost for one in bare]
     stop(service)
-    best = np.array(rates["bare"])
-    print(f"bare function, batches of {detector.batch_sizes[-1]}: {np.median(best):.0f} images/s")
-    print(f"decoding and the bare function in turn: {np.median(rates['decode']):.0f} images/s")
-    print(f"processor time of the service at {counts[-1]}: {np.median(used):.1f} ms per image")
-    print("\n| clients | images/s | of the bare function | p50 ms | p95 | p99 |")
-    print("|---|---|---|---|---|---|")
+    print("\n| clients | images/s | of the bare function | p50 ms | p95 | p99 | processor ms |")
+    print("|---|---|---|---|---|---|---|")
+    print(f"| bare function | {np.median(rates[0]):.0f} | | | | | {np.median(costs[0]):.2f} |")
     for count in counts:
-        rate = np.array(rates[str(count)])
         points = 1000 * np.percentile(latencies[count], [50, 95, 99])
-        share = np.median(rate / best)
+        low, share, high = np.percentile(shares[count], [25, 50, 75])
         shown = " | ".join(f"{point:.0f}" for point in points)
-        print(f"| {count} | {np.median(rate):.0f} | {share:.0%} | {shown} |", flush=True)
+        print(
+            f"| {count} | {np.median(rates[count]):.0f} | {share:.0%} ({low:.0%} to {high:.0%}) "
+            f"| {shown} | {np.median(costs[count]):.2f} |",
+            flush=True,
+        )
 
 
-def _bare(work: Callable[[], object], pictures: int, seconds: float) -> float:
-    begin, count = time.perf_counter(), 0
-    while (passed := time.perf_counter() - begin) < seconds:
-        work()
-        count += pictures
-    return count / passed
+class _Bare(NamedTuple):
+    rate: float
+    cost: float
+
+
+def _bare(detector: ExportedDetector, pixels: np.ndarray) -> _Bare:
+    """Images per second and processor milliseconds per image of the function alone."""
+    begin, used, count = time.perf_counter(), time.process_time(), 0
+    while (passed := time.perf_counter() - begin) < 2.0:
+        detector.score(pixels)
+        count += len(pixels)
+    return _Bare(count / passed, 1000 * (time.process_time() - used) / count)
 
 
 async def _for(

@@ -53,10 +53,9 @@ class Batcher:
         loop = asyncio.get_running_loop()
         try:
             while batch := self._next():
-                model, pixels = batch[0].model, np.stack([one.pixels for one in batch])
                 start = time.perf_counter()
                 try:
-                    found = await loop.run_in_executor(self._thread, model.score, pixels)
+                    found = await loop.run_in_executor(self._thread, _score, batch)
                 except Exception as error:
                     _answer(batch, error)
                 else:
@@ -81,6 +80,10 @@ class Batcher:
     def close(self) -> None:
         """Ends the thread."""
         self._thread.shutdown(wait=False, cancel_futures=True)
+
+
+def _score(batch: list[_Waiting]) -> list[Scored]:
+    return batch[0].model.score(np.stack([one.pixels for one in batch]))
 
 
 def _answer(batch: list[_Waiting], found: list[Scored] | Exception) -> None:

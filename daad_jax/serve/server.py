@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import json
 import logging
-import resource
 import signal
 import socket
 import threading
@@ -181,8 +180,10 @@ def serve(service: Service, bound: socket.socket, token: str | None) -> None:
     """Serves until SIGTERM or SIGINT, then answers what has come and returns."""
     logging.getLogger("python_multipart").setLevel(logging.ERROR)  # a line for each broken form
     warnings.filterwarnings("ignore", module="PIL")  # of damaged pictures
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(ValueError, OSError):
+    with contextlib.suppress(ImportError, ValueError, OSError):  # of systems without it
+        import resource
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 65536)), hard))
     Server(service, token).run([bound])
 

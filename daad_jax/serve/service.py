@@ -46,7 +46,7 @@ class Row(BaseModel):
     error: str | None = Field(default=None, description="Why the picture cannot be used.")
     map: str | None = Field(
         default=None,
-        description="With map=true: a grey PNG of 16 bits as a data URL, of the model's size.",
+        description="With map=true: a grey PNG of 16 bits, as a data URL.",
     )
     map_maximum: float | None = Field(
         default=None, description="The map's value where the PNG has 65535."
