@@ -83,9 +83,7 @@ assert main(["export", "runs/gravel", "-o", "gravel.daad"]) == 0
 # %%
 # The file runs wherever JAX and NumPy are, with exported.py beside it and without this package.
 exported = load_exported("gravel.daad")
-again = exported.score(paths)
-print(
-    "decided as before:",
-    (again.defective == daad_jax.load("runs/gravel").score(paths).defective).all(),
-)
-print("largest difference of a score:", np.abs(again.decision_score - result.decision_score).max())
+from_file, from_run = exported.score(paths), daad_jax.load("runs/gravel").score(paths)
+print("decided as before:", (from_file.defective == from_run.defective).all())
+difference = np.abs(from_file.decision_score - from_run.decision_score).max()
+print(f"largest difference of a score: {difference:.1e}, of {np.ptp(from_run.decision_score):.0f}")

@@ -19,6 +19,7 @@ from tests.data.test_folder import make_category
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 PRESETS = ROOT / "daad_jax/config/presets.py"
+TUTORIAL = ROOT / "docs/tutorial.py"
 LEVEL_0 = "--xla_backend_optimization_level=0"
 QUICK = [
     "--config.train.steps=2",
@@ -110,6 +111,19 @@ def test_snippets_of_the_other_pages_run(path, home):
     for snippet in blocks(path, "python"):
         result = run(["-c", snippet], home)
         assert result.returncode == 0, result.stderr[-2000:]
+
+
+def test_the_tutorial_has_ten_cells():
+    assert len(re.findall(r"^# %%", TUTORIAL.read_text(), re.MULTILINE)) == 10
+
+
+@pytest.mark.slow
+def test_the_tutorial_runs(tmp_path):
+    result = run([TUTORIAL], tmp_path)
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert "decided as before: True" in result.stdout
+    for name in ("gravel-check.html", "heat.png", "gravel.daad", "runs/gravel/report.html"):
+        assert (tmp_path / "tutorial" / name).exists(), name
 
 
 @pytest.mark.parametrize("path", PAGES)

@@ -20,6 +20,7 @@ from daad_jax.exported import load_exported
 from daad_jax.runtime.files import user_path
 from daad_jax.scoring.detector import Detector, load
 from daad_jax.scoring.export import export_detector
+from daad_jax.scoring.onnx import export_onnx
 
 _FILE = "model.daad"  # in the workdir
 _PICTURES, _REFERENCE_BYTES = 8, 8 << 20  # of the reference, at most
@@ -27,6 +28,8 @@ _PICTURES, _REFERENCE_BYTES = 8, 8 << 20  # of the reference, at most
 
 def run(argv: Sequence[str]) -> None:
     """Writes the last checkpoint of a run with its threshold into one file, and loads it again.
+
+    A file whose name ends in ``.onnx`` is an ONNX model.
 
     `argv` is "export", the workdir, pictures for the reference if any, and flags. Without pictures
     the reference is some of the run's own test pictures. Raises UserError if the flags, the workdir
@@ -40,14 +43,17 @@ def run(argv: Sequence[str]) -> None:
     if not words:
         raise ConfigError("export: give a workdir, export WORKDIR -o FILE")
     workdir = user_path(words[0])
+    detector = load(workdir, allow_custom_code=values.allow_custom_code)
     output = user_path(values.output or workdir / _FILE)
     if output.is_dir() or not output.parent.is_dir():
         raise ConfigError(f"--output: {output} is not a file in a folder that exists")
-    detector = load(workdir, allow_custom_code=values.allow_custom_code)
     data = dataclasses.replace(detector.config.data, brightness="kept")
     reference = _decode(words[1:], data, workdir) if words[1:] else _draw(data, workdir)
-    export_detector(output, detector, reference, _training(detector, workdir))
-    difference = load_exported(output).difference
+    if output.suffix == ".onnx":
+        difference = export_onnx(output, detector, reference)
+    else:
+        export_detector(output, detector, reference, _training(detector, workdir))
+        difference = load_exported(output).difference
     size = output.stat().st_size / 2**20
     print(f"{display_name(output)}: {size:.1f} MiB, {len(reference)} reference pictures")
     print(f"their scores from the file differ by {difference:.2g} of the score's spread")

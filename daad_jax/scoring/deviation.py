@@ -6,13 +6,15 @@ image to image more than a small defect adds. An extension of the paper.
 Functions of new images take the arrays of NumPy and of JAX.
 """
 
+import math
 from typing import Any, NamedTuple
 
-import jax
+import jax.numpy as jnp
 import numpy as np
-import scipy.special
+from scipy import special
 
 _TINY = 1e-12
+_TERMS = 40
 
 
 class Deviation(NamedTuple):
@@ -70,9 +72,24 @@ def fit_deviation(values: np.ndarray, light: np.ndarray) -> Deviation:
 
 
 def log_tail(deviations: Any) -> Any:
-    """The logarithm of the share of normally distributed values above deviations of any shape."""
-    special = jax.scipy.special if isinstance(deviations, jax.Array) else scipy.special
-    return special.log_ndtr(-deviations)
+    """The logarithm of the share of normally distributed values above deviations of any shape.
+
+    For JAX arrays it uses exp and log only, because ONNX has no erf in float64: below 3 the series
+    of Abramowitz and Stegun, 26.2.11, and above it Laplace's continued fraction, 26.2.14.
+    """
+    if isinstance(deviations, np.ndarray):
+        return special.log_ndtr(-deviations)
+    size = jnp.abs(deviations)
+    near, far = jnp.minimum(size, 3.0), jnp.maximum(size, 3.0)
+    total, term, fraction = near, near, far
+    for index in range(1, _TERMS):
+        term = term * near * near / (2 * index + 1)
+        total = total + term
+        fraction = far + (_TERMS - index) / fraction
+    unit = math.sqrt(2 * math.pi)
+    middle = jnp.log(0.5 - jnp.exp(-near * near / 2) / unit * total)
+    upper = jnp.where(size < 3.0, middle, -far * far / 2 - jnp.log(fraction * unit))
+    return jnp.where(deviations < 0, jnp.log1p(-jnp.exp(upper)), upper)
 
 
 def image_light(images: Any, valid: Any = None) -> Any:

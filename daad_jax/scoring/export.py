@@ -6,7 +6,7 @@ import json
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.export
@@ -15,7 +15,7 @@ from flax import traverse_util
 
 import daad_jax
 from daad_jax import exported
-from daad_jax.config import Config, DataConfig
+from daad_jax.config import DataConfig
 from daad_jax.data.dataset import split_valid
 from daad_jax.data.decode import equalize_brightness, ignore_mask
 from daad_jax.data.frame import input_shape
@@ -39,53 +39,35 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the same model gives the same bytes
 
 
-def export_detector(
-    path: Path, detector: Detector, reference: np.ndarray, about: dict[str, Any]
-) -> None:
-    """Writes a detector with its threshold to a file, atomically.
+Results = dict[str, jax.Array]
+"""Fields of `daad_jax.exported.Result` that a detector knows, by name."""
 
-    Args:
-        path: the file; its folder must exist.
-        detector: the detector.
-        reference: some pictures whose scores the file's users compare with, uint8 ``(k, H, W, C)``
-            as `Detector.prepare` returns them, but with ``data.brightness="kept"``.
-        about: what the file says of the training; JSON.
+
+class Parts(NamedTuple):
+    """A detector in two pure functions, of float32 and of float64.
+
+    Attributes:
+        parameters: the weights of both networks by the names of their parts in the file.
+        networks: maps the parameters and pictures to what `score_images` returns. The pictures are
+            those of `Detector.prepare`, uint8 ``(b, H, W, C)``.
+        verdict: maps that and the pictures to `Results`; must be traced with 64-bit types enabled.
     """
-    config, sizes = detector.config, _sizes(detector.config)
-    parameters = _parameters(detector)
-    function = scoring_function(detector, largest_batch=sizes[-1])
-    program = _trace(function, parameters, input_shape(config.data))
-    options = compiler_options(sharding.make_mesh(jax.local_devices()[:1]))
-    with jax.enable_x64(True), jax.default_matmul_precision("highest"):
-        compiled = jax.jit(function, compiler_options=options)
-        found = jax.device_get(compiled(parameters, reference))
-    metadata = _metadata(detector, program, found, sizes) | {"training": about}
-    parts = {exported.METADATA: json.dumps(metadata, indent=2).encode() + b"\n"}
-    parts[exported.PROGRAM] = bytes(program.mlir_module_serialized)
-    parts[exported.REFERENCE] = _npy(reference)
-    if config.data.ignore and config.data.ignored_boxes() is None:
-        parts[exported.IGNORE] = _npy(ignore_mask(config.data.ignore))
-    parts |= {f"{name}.npy": _npy(array) for name, array in parameters.items()}
-    _write(path, parts)
+
+    parameters: dict[str, np.ndarray]
+    networks: Callable[[dict[str, jax.Array], jax.Array], dict[str, jax.Array]]
+    verdict: Callable[[dict[str, jax.Array], jax.Array], Results]
 
 
-def scoring_function(
-    detector: Detector, largest_batch: int
-) -> Callable[[dict[str, jax.Array], jax.Array], dict[str, jax.Array]]:
-    """The detector as a pure function of its parameters and of pictures.
+def split(detector: Detector) -> Parts:
+    """Divides a detector into functions that JAX can trace for any number of pictures.
 
-    The networks compute in float32 as in `Scorer`, everything after them in float64, so it must be
-    traced with 64-bit types enabled. The pictures are those of `Detector.prepare` before their
-    brightness is made equal, uint8 ``(b, H, W, C)``. The result has the fields of
-    `daad_jax.exported.Result` that the detector knows.
-
-    Reads of a memory are divided into chunks for `largest_batch` pictures.
+    Reads of a memory are divided into chunks for the largest of the batches that are compiled.
     """
-    config, networks = detector.config, _chunked(detector.scorer.networks, largest_batch)
+    config, networks = detector.config, _chunked(detector.scorer.networks, sizes(detector)[-1])
     blur, options, parts = map_blur(config), score_options(config), tiling(config.data)
 
     def score_batch(variables: Any, images: jax.Array) -> dict[str, jax.Array]:
-        with jax.enable_x64(False):
+        with jax.enable_x64(False):  # the same operations as in `Scorer`
             normal = normalize_images(images)
             return score_images(networks, variables, normal, blur, *options)
 
@@ -105,20 +87,54 @@ def scoring_function(
 
     def score(parameters: dict[str, jax.Array], images: jax.Array) -> dict[str, jax.Array]:
         variables = _variables(parameters)
-        if config.data.brightness == "equal":
-            images = jax.vmap(_equalized)(images)
         if parts is None:
-            scored = score_batch(variables, images)
-        else:
-            scored = jax.lax.map(lambda one: score_picture(variables, one), images)
-        verdict = detector.judge(raw_scores(scored, images))._asdict()
-        return {name: values for name, values in verdict.items() if values is not None}
+            return score_batch(variables, images)
+        return jax.lax.map(lambda one: score_picture(variables, one), images)
 
-    return score
+    def verdict(scored: dict[str, jax.Array], images: jax.Array) -> Results:
+        found = detector.judge(raw_scores(scored, images))._asdict()
+        return {name: values for name, values in found.items() if values is not None}
+
+    return Parts(_parameters(detector), score, verdict)
 
 
-def _sizes(config: Config) -> tuple[int, ...]:
+def export_detector(
+    path: Path, detector: Detector, reference: np.ndarray, about: dict[str, Any]
+) -> None:
+    """Writes a detector with its threshold to a file, atomically.
+
+    Args:
+        path: the file; its folder must exist.
+        detector: the detector.
+        reference: some pictures whose scores the file's users compare with, uint8 ``(k, H, W, C)``
+            as `Detector.prepare` returns them, but with ``data.brightness="kept"``.
+        about: what the file says of the training; JSON.
+    """
+    data, parts = detector.config.data, split(detector)
+
+    def function(parameters: dict[str, jax.Array], images: jax.Array) -> Results:
+        if data.brightness == "equal":
+            images = jax.vmap(_equalized)(images)
+        return parts.verdict(parts.networks(parameters, images), images)
+
+    program = _trace(function, parts.parameters, input_shape(data))
+    options = compiler_options(sharding.make_mesh(jax.local_devices()[:1]))
+    with jax.enable_x64(True), jax.default_matmul_precision("highest"):
+        compiled = jax.jit(function, compiler_options=options)
+        found = jax.device_get(compiled(parts.parameters, reference))
+    metadata = _metadata(detector, program, found) | {"training": about}
+    content = {exported.METADATA: json.dumps(metadata, indent=2).encode() + b"\n"}
+    content[exported.PROGRAM] = bytes(program.mlir_module_serialized)
+    content[exported.REFERENCE] = _npy(reference)
+    if data.ignore and data.ignored_boxes() is None:
+        content[exported.IGNORE] = _npy(ignore_mask(data.ignore))
+    content |= {f"{name}.npy": _npy(array) for name, array in parts.parameters.items()}
+    _write(path, content)
+
+
+def sizes(detector: Detector) -> tuple[int, ...]:
     """Sizes of the batches that are compiled. Pictures in tiles are scored one by one anyway."""
+    config = detector.config
     return (1,) if tiling(config.data) else batch_sizes(config.score.batch_size, 1)
 
 
@@ -180,10 +196,7 @@ def _trace(
 
 
 def _metadata(
-    detector: Detector,
-    program: jax.export.Exported,
-    found: dict[str, np.ndarray],
-    sizes: tuple[int, ...],
+    detector: Detector, program: jax.export.Exported, found: dict[str, np.ndarray]
 ) -> dict[str, Any]:
     config, calibration = detector.config, detector.calibration
     good = found["decision_score"] if calibration is None else np.array(calibration.good_scores)
@@ -199,7 +212,7 @@ def _metadata(
         "good_pictures": calibration and len(calibration.good_scores),
         "map": config.score.map,
         "spread": float(np.std(good)) or 1.0,
-        "batch_sizes": sizes,
+        "batch_sizes": sizes(detector),
         "program": {
             "platforms": program.platforms,
             "calling_convention_version": program.calling_convention_version,
@@ -230,7 +243,7 @@ def preparation_metadata(data: DataConfig) -> dict[str, Any]:
 
 def _npy(array: np.ndarray) -> bytes:
     file = io.BytesIO()
-    np.lib.format.write_array(file, np.ascontiguousarray(array), (1, 0), allow_pickle=False)
+    np.lib.format.write_array(file, np.asarray(array, order="C"), (1, 0), allow_pickle=False)
     return file.getvalue()
 
 

@@ -242,11 +242,11 @@ def anomaly_score(
 def relative_map(maps: np.ndarray, normal_map: np.ndarray) -> np.ndarray:
     """Divides non-negative maps ``(n, H, W)`` by the mean map ``(H, W)`` of normal images.
 
-    Values of the mean map below a hundredth of its own mean are raised to that. Returns float32
-    ``(n, H, W)``: 1 where an image has the error of normal images.
+    Values of the mean map below a hundredth of its own mean are raised to that. Returns ``(n, H,
+    W)``: 1 where an image has the error of normal images.
     """
     floor = max(0.01 * float(normal_map.mean()), float(np.finfo(np.float32).tiny))
-    return (maps / np.maximum(normal_map, floor)[None]).astype(np.float32)
+    return maps / np.maximum(normal_map, floor)[None]
 
 
 def map_maximum(maps: np.ndarray) -> np.ndarray:

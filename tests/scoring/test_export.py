@@ -1,14 +1,18 @@
 """An exported file gives the scores, decisions and maps of the detector that it was made from."""
 
 import dataclasses
+import sys
+from types import ModuleType
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from daad_jax import exported
 from daad_jax.addressing.rules import RULES
 from daad_jax.data import decode
+from daad_jax.errors import ConfigError
 from daad_jax.exported import load_exported
 from daad_jax.models.autoencoder import normalize_images
 from daad_jax.models.build import build_networks
@@ -16,6 +20,7 @@ from daad_jax.runtime import sharding
 from daad_jax.scoring.calibration import calibrate, fit_reference
 from daad_jax.scoring.detector import Detector
 from daad_jax.scoring.export import export_detector
+from daad_jax.scoring.onnx import export_onnx
 from daad_jax.scoring.scorer import Scorer
 from tests.conftest import tiny_config
 
@@ -61,14 +66,14 @@ def export(detector, path, **about):
     return load_exported(path)
 
 
-def assert_same(detector, exported, batches=(1, 7)):
+def assert_same(detector, file, batches=(1, 7)):
     """The same results to 1e-5 of the score's spread, from pictures of other sizes."""
     given = pictures(max(batches), detector.config.data.channels, seed=2)
     whole = detector.score(given)
-    spread = exported.metadata["spread"]
-    assert exported.difference <= 1e-5
+    spread = file.metadata["spread"]
+    assert file.difference <= 1e-5
     for count in batches:
-        found = exported.score(given[:count])
+        found = file.score(given[:count])
         for name, values in found._asdict().items():
             expected = getattr(whole, name)
             assert (values is None) == (expected is None), name
@@ -98,7 +103,7 @@ DEFAULT = {
 VARIANTS = {
     **{f"rule {name}": {"memory__addressing": name} for name in RULES},
     "banks": {"memory__banks": "2x2", "memory__learned_temperature": True},
-    "chunks": {"memory__chunk_mib": 1, "memory__items": 20_000, "score__batch_size": 4},
+    "chunks": {"memory__chunk_mib": 1, "memory__items": 5000, "score__batch_size": 16},
     "tiles": {"data__image_size": (40, 24), "data__tile": 16, "score__batch_size": 4},
     "tiles with padding": {
         "data__image_size": (40, 24),
@@ -138,3 +143,38 @@ def test_the_file_gives_the_same_results_with(name, tmp_path):
 def test_the_file_gives_the_same_results_in_every_setting(setting, tmp_path):
     detector = make_detector(setting)
     assert_same(detector, export(detector, tmp_path / "a.daad"), batches=(1, 7, 32))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("setting", ["ae", "memae", "daad_plus"])
+def test_onnx_runtime_gives_the_same_results(setting, tmp_path):
+    """Runs where the extra ``onnx`` is installed."""
+    pytest.importorskip("jax2onnx")
+    runtime = pytest.importorskip("onnxruntime")
+    detector = make_detector(setting)
+    pixels = np.stack([detector.prepare(one) for one in pictures(9, seed=2)])
+    assert export_onnx(tmp_path / "a.onnx", detector, pixels[:3]) <= 1e-5
+    session = runtime.InferenceSession(tmp_path / "a.onnx")
+    names = [one.name for one in session.get_outputs()]
+    expected = detector.score_prepared(pixels)
+    for count in (1, 7, 9):
+        found = dict(zip(names, session.run(names, {"images": pixels[:count]}), strict=True))
+        assert found.keys() == set(exported.Result._fields)
+        for name in names:
+            values = getattr(expected, name)[:count]
+            np.testing.assert_allclose(found[name], values, rtol=1e-5, atol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"data__brightness": "equal"}, "equal brightness cannot be written as ONNX"),
+        ({}, r"ONNX needs jax2onnx; pip install 'daad_jax\[onnx\]'"),
+    ],
+)
+def test_what_onnx_cannot_hold_is_one_line(overrides, message, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnx", ModuleType("onnx"))
+    monkeypatch.setitem(sys.modules, "jax2onnx", None)
+    detector = Detector(tiny_config(**overrides), None, 0, None, None)
+    with pytest.raises(ConfigError, match=message):
+        export_onnx(tmp_path / "a.onnx", detector, np.zeros((1, 16, 16, 1), np.uint8))
