@@ -85,7 +85,7 @@ def load_exported(path: str | os.PathLike[str]) -> "ExportedDetector":
         raise ExportError(f"{name}: {error}") from error
     except OSError as error:
         raise ExportError(f"{name}: cannot be read ({error.strerror or error})") from error
-    except (zipfile.BadZipFile, LookupError, TypeError, ValueError, RuntimeError) as error:
+    except Exception as error:  # zipfile, NumPy and JAX raise many types on damaged bytes
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise ExportError(f"{name}: is not a sound exported model ({reason})") from error
     if not detector.difference <= MAX_DIFFERENCE:

@@ -15,8 +15,8 @@ from daad_jax.config import DataConfig
 from daad_jax.data import display_name, load_dataset
 from daad_jax.data.decode import decode_image, read_bytes
 from daad_jax.data.inputs import list_inputs
-from daad_jax.errors import ConfigError, DataError
-from daad_jax.exported import load_exported
+from daad_jax.errors import CheckpointError, ConfigError, DataError
+from daad_jax.exported import ExportError, load_exported
 from daad_jax.runtime.files import user_path
 from daad_jax.scoring.detector import Detector, load
 from daad_jax.scoring.export import export_detector
@@ -53,7 +53,10 @@ def run(argv: Sequence[str]) -> None:
         difference = export_onnx(output, detector, reference)
     else:
         export_detector(output, detector, reference, _training(detector, workdir))
-        difference = load_exported(output).difference
+        try:
+            difference = load_exported(output).difference
+        except ExportError as error:
+            raise CheckpointError(str(error)) from error
     size = output.stat().st_size / 2**20
     print(f"{display_name(output)}: {size:.1f} MiB, {len(reference)} reference pictures")
     print(f"their scores from the file differ by {difference:.2g} of the score's spread")

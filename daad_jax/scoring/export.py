@@ -20,6 +20,7 @@ from daad_jax.data.dataset import split_valid
 from daad_jax.data.decode import equalize_brightness, ignore_mask
 from daad_jax.data.frame import input_shape
 from daad_jax.data.tiles import tiling
+from daad_jax.errors import NonFiniteError
 from daad_jax.models.autoencoder import normalize_images
 from daad_jax.models.build import Networks
 from daad_jax.runtime import sharding
@@ -109,6 +110,8 @@ def export_detector(
         reference: some pictures whose scores the file's users compare with, uint8 ``(k, H, W, C)``
             as `Detector.prepare` returns them, but with ``data.brightness="kept"``.
         about: what the file says of the training; JSON.
+
+    Raises NonFiniteError if a score of the reference is not finite.
     """
     data, parts = detector.config.data, split(detector)
 
@@ -122,6 +125,11 @@ def export_detector(
     with jax.enable_x64(True), jax.default_matmul_precision("highest"):
         compiled = jax.jit(function, compiler_options=options)
         found = jax.device_get(compiled(parts.parameters, reference))
+    if not np.isfinite(found["decision_score"]).all():
+        raise NonFiniteError(
+            "export: the score of a reference picture is not finite; the weights have diverged, "
+            "train again with a lower train.learning_rate"
+        )
     metadata = _metadata(detector, program, found) | {"training": about}
     content = {exported.METADATA: json.dumps(metadata, indent=2).encode() + b"\n"}
     content[exported.PROGRAM] = bytes(program.mlir_module_serialized)

@@ -40,20 +40,20 @@ def export_onnx(path: Path, detector: Detector, reference: np.ndarray) -> float:
     with jax.enable_x64(True):
         scored = jax.jit(parts.networks)(parts.parameters, reference)
         wanted = parts.verdict(scored, jax.numpy.asarray(reference))
+    about = preparation_metadata(data) | {"threshold": detector.threshold}
     try:
         model = _convert(onnx, jax2onnx, parts, scored, wanted, reference.shape[1:])
+        onnx.helper.set_model_props(model, {_METADATA: json.dumps(about)})
+        with replacing(path) as partial:
+            onnx.save(model, partial)
+            session = runtime.InferenceSession(partial, providers=["CPUExecutionProvider"])
+            (after,) = session.run(["decision_score"], {_IMAGES: reference})
     except Exception as error:  # jax2onnx raises many types for operations that it does not know
         reason = " ".join(str(error).split())[:200]
         raise ConfigError(
             f"export: jax2onnx cannot write this model ({type(error).__name__}: {reason}); write a "
             "file that does not end in .onnx"
         ) from error
-    about = preparation_metadata(data) | {"threshold": detector.threshold}
-    onnx.helper.set_model_props(model, {_METADATA: json.dumps(about)})
-    with replacing(path) as partial:
-        onnx.save(model, partial)
-        session = runtime.InferenceSession(partial, providers=["CPUExecutionProvider"])
-        (after,) = session.run(["decision_score"], {_IMAGES: reference})
     before = np.asarray(wanted["decision_score"])
     good = before if calibration is None else np.array(calibration.good_scores)
     return float(np.max(np.abs(after - before)) / (np.std(good) or 1.0))

@@ -12,7 +12,7 @@ import pytest
 from daad_jax import exported
 from daad_jax.addressing.rules import RULES
 from daad_jax.data import decode
-from daad_jax.errors import ConfigError
+from daad_jax.errors import ConfigError, NonFiniteError
 from daad_jax.exported import load_exported
 from daad_jax.models.autoencoder import normalize_images
 from daad_jax.models.build import build_networks
@@ -101,7 +101,8 @@ DEFAULT = {
     },
 }
 VARIANTS = {
-    **{f"rule {name}": {"memory__addressing": name} for name in RULES},
+    # 9 items, because product keys need a square
+    **{f"rule {name}": {"memory__addressing": name, "memory__items": 9} for name in RULES},
     "banks": {"memory__banks": "2x2", "memory__learned_temperature": True},
     "chunks": {"memory__chunk_mib": 1, "memory__items": 5000, "score__batch_size": 16},
     "tiles": {"data__image_size": (40, 24), "data__tile": 16, "score__batch_size": 4},
@@ -178,3 +179,11 @@ def test_what_onnx_cannot_hold_is_one_line(overrides, message, tmp_path, monkeyp
     detector = Detector(tiny_config(**overrides), None, 0, None, None)
     with pytest.raises(ConfigError, match=message):
         export_onnx(tmp_path / "a.onnx", detector, np.zeros((1, 16, 16, 1), np.uint8))
+
+
+def test_diverged_weights_are_one_line(tmp_path):
+    detector = make_detector("ae", calibrated=False, score__decision="A")
+    detector.scorer.variables = jax.tree.map(lambda x: x * jnp.nan, detector.scorer.variables)
+    with pytest.raises(NonFiniteError, match="the weights have diverged"):
+        export_detector(tmp_path / "a.daad", detector, np.zeros((1, 16, 16, 1), np.uint8), {})
+    assert not (tmp_path / "a.daad").exists()
