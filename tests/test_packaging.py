@@ -50,9 +50,10 @@ def metadata(installed):
     return folder
 
 
-def test_the_wheel_holds_every_module(installed):
+def test_the_wheel_holds_every_module_and_page(installed):
     def modules(folder):
-        return {path.relative_to(folder) for path in (folder / "daad_jax").rglob("*.py")}
+        files = (folder / "daad_jax").rglob("*.*")
+        return {path.relative_to(folder) for path in files if path.suffix in (".html", ".py")}
 
     assert modules(installed) == modules(ROOT)
     assert len(modules(installed)) > 50
@@ -78,7 +79,8 @@ def test_pinned_versions_lie_in_the_declared_ranges():
 
     text = (ROOT / "requirements.txt").read_text() + (ROOT / "requirements-dev.txt").read_text()
     pinned = dict(re.findall(r"^([\w.-]+)==([\w.]+)", text, re.MULTILINE))
-    declared = PROJECT["dependencies"] + PROJECT["optional-dependencies"]["dev"]
+    extras = PROJECT["optional-dependencies"]
+    declared = PROJECT["dependencies"] + extras["dev"] + extras["serve"]
     for requirement in map(Requirement, declared):
         assert pinned[requirement.name] in requirement.specifier, requirement
 

@@ -19,6 +19,7 @@ VERBS = {
     "predict": "score new pictures, with decisions, maps and a page",
     "calibrate": "change the threshold of a trained run",
     "export": "write a trained run into one file that runs without this package",
+    "serve": "answer over HTTP, and in the browser, with an exported file",
     "grid": "train and evaluate many configs",
     "plan": "say what training would cost on devices that are not here",
     "table": "print the results of a grid as a table",

@@ -67,3 +67,19 @@ def test_a_jaxlib_without_the_option_uses_its_defaults(options, one_device, monk
     finally:
         compiler._supported_options.cache_clear()
     assert capfd.readouterr() == ("", "")
+
+
+def test_compiled_programs_are_kept_in_a_folder_of_the_user(tmp_path, monkeypatch, capsys):
+    set_to = {}
+    monkeypatch.setattr(jax.config, "update", set_to.__setitem__)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    compiler.keep_programs(None)  # the tests' own folder stays
+    assert "jax_compilation_cache_dir" not in set_to
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
+    compiler.keep_programs(None)
+    folder = tmp_path / "cache" / "daad_jax"
+    assert set_to["jax_compilation_cache_dir"] == str(folder)
+    assert folder.stat().st_mode & 0o777 == 0o700
+    (tmp_path / "file").touch()
+    compiler.keep_programs(str(tmp_path / "file" / "folder"))
+    assert "compiled programs are not kept (Not a directory)" in capsys.readouterr().err
