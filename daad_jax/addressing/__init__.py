@@ -14,6 +14,7 @@ from daad_jax.addressing.read import (
     item_usage,
     perplexity,
     read,
+    read_batch,
     read_blocks,
     read_in_chunks,
     summarize,

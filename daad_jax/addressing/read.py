@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from daad_jax.addressing.rule import Arrays, Request, Rule
 from daad_jax.addressing.rules.dense import Threshold
 from daad_jax.addressing.similarity import Compare, cosine
+from daad_jax.runtime import sharding
 
 _EPSILON = 1e-8
 _THRESHOLD = Threshold()
@@ -139,6 +140,24 @@ def read_blocks(
     for _ in range(queries.ndim - 1):
         function = jax.vmap(function)
     return function(queries, keys)
+
+
+def read_batch(queries: jax.Array, items: jax.Array, rule: Rule, **options: Any) -> MemoryRead:
+    """Reads a bank ``(N, D)``, which devices may share, with the blocks of a batch ``(B, Q, D)``.
+
+    The results, with the weights, are those of `read_blocks`, whose options it takes. Where devices
+    share the bank, see `daad_jax.runtime.sharding`, none of them holds all weights of a block.
+    """
+    along_items, along_values = sharding.bank_axes(*items.shape)
+    items = sharding.constrain(items, along_items, along_values)
+    queries = sharding.constrain(queries, "reads", None, along_values)
+    reads = read_blocks(queries, items, rule, return_weights=True, **options)
+    # Twice, so that the gradient of the items is computed where the items are.
+    block = sharding.constrain(reads.block, "reads", None, along_values)
+    block = sharding.constrain(block, "batch", None, None)
+    assert reads.weights is not None
+    weights = sharding.constrain(reads.weights, "reads", None, along_items)
+    return reads._replace(block=block, weights=weights)
 
 
 def chunk_count(images: int, blocks: int, items: int, most_bytes: int) -> int:

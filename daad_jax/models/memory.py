@@ -12,7 +12,6 @@ import jax.numpy as jnp
 from daad_jax import addressing
 from daad_jax.addressing import BatchReads, Compare, ItemUsage, MemoryRead, Rule, Threshold, cosine
 from daad_jax.models import blocks, layers
-from daad_jax.runtime import sharding
 
 ITEMS = "memory_items"
 """Name of the items among the parameters of a memory, or in the state of its rule."""
@@ -136,12 +135,10 @@ class BlockMemory(nn.Module):
         temperature: float | jax.Array = self.temperature
         if self.learned_temperature:
             temperature = jnp.exp(params["log_temperature"])
-        along_items, along_values = sharding.bank_axes(*items.shape)
-        items = sharding.constrain(items, along_items, along_values)
 
         def read_some(queries: jax.Array, keys: jax.Array | None) -> MemoryRead:
-            reads = addressing.read_blocks(
-                sharding.constrain(queries, "reads", None, along_values),
+            return addressing.read_batch(
+                queries,
                 items,
                 self.rule,
                 keys=keys,
@@ -149,14 +146,7 @@ class BlockMemory(nn.Module):
                 temperature=temperature,
                 params=params,
                 state=state,
-                return_weights=True,
             )
-            # Twice, so that the gradient of the items is computed where the items are.
-            block = sharding.constrain(reads.block, "reads", None, along_values)
-            block = sharding.constrain(block, "batch", None, None)
-            assert reads.weights is not None
-            weights = sharding.constrain(reads.weights, "reads", None, along_items)
-            return reads._replace(block=block, weights=weights)
 
         count, number, size = queries.shape
         if not (return_weights or self.rule.reads_whole_batch):
