@@ -13,11 +13,11 @@ def are_largest(values: jax.Array, k: int) -> jax.Array:
     """
     values = jax.lax.stop_gradient(jnp.where(values == 0.0, 0.0, values))  # no -0.0, a tie of 0.0
     positions = jnp.arange(len(values))
-    if k > 1 and not sharding.on_several_devices():
-        largest, places = jax.lax.top_k(values, k)
-        last, place = largest[-1], places[-1]
-    else:
-        last, place = _kth_largest(values, positions, k)
+    if not sharding.on_several_devices():
+        if k == 1:
+            return positions == jnp.argmax(values)
+        return jnp.zeros(len(values), bool).at[jax.lax.top_k(values, k)[1]].set(True)
+    last, place = _kth_largest(values, positions, k)
     return (values > last) | ((values == last) & (positions <= place))
 
 

@@ -90,8 +90,10 @@ def find_devices(topology: str | None) -> tuple[Chip, Sequence[jax.Device]]:
     # There is no TPU here to ask about, nor one that only one process may use.
     os.environ |= {"TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
     jax.config.update("jax_platforms", "cpu")
+    # A host has four chips, unless there is one in all.
+    alone = {"chips_per_host_bounds": (1, 1, 1)} if not set(size) - {"1", "x"} else {}
     try:
-        return CHIPS[name], topologies.get_topology_desc(topology, "tpu").devices
+        return CHIPS[name], topologies.get_topology_desc(topology, "tpu", **alone).devices
     except Exception as error:  # libtpu raises its own kinds
         reason = str(error).strip().splitlines()[0]
         raise ConfigError(
