@@ -5,12 +5,14 @@ of a scale are all that differs from what the paper states. The model ``default`
 own preset instead.
 """
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from daad_jax import config as config_lib
 from daad_jax.config import PRESETS, Config
 
-Changes = dict[str, Any]
+Changes = Mapping[str, Any]
 
 MVTEC, TEXTURES, MNIST, CIFAR10 = "mvtec", "textures", "mnist", "cifar10"
 DEFAULT = "default"
@@ -25,7 +27,7 @@ class Model(NamedTuple):
     """
 
     setting: str
-    changes: Changes = {}
+    changes: Changes = MappingProxyType({})
     few_stages: bool = False
     depth: int = 0
 
@@ -132,7 +134,8 @@ def build(scale: str, images: str, name: str) -> Config:
     chosen, model = SCALES[scale], MODELS[name]
     config = config_lib.from_setting(model.setting)
     config.data.source = "folder" if images == MVTEC else images
-    given = chosen.fields[images] | (chosen.few_stages if model.few_stages else {}) | model.changes
+    few = chosen.few_stages if model.few_stages else {}
+    given = {**chosen.fields[images], **few, **model.changes}
     for path, value in given.items():
         if not _keeps(config, path):
             config_lib.set_field(config, path, value)
