@@ -20,6 +20,7 @@ VERBS = {
     "calibrate": "change the threshold of a trained run",
     "grid": "train and evaluate many configs",
     "table": "print the results of a grid as a table",
+    "reproduce": "make the paper's tables and figures, with its numbers beside ours",
 }
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from daad_jax.config import Config, flatten, to_dict
 from daad_jax.errors import ConfigError, suggestion, warn
+from daad_jax.reports.document import markdown_table
 
 Line = dict[str, Any]
 Group = tuple[str, ...]
@@ -127,7 +128,7 @@ def render(
                 base = _values(groups.get((*group[:-1], against), {}), name)
                 cells.append(_MISSING if group[-1] == against else _difference(values, base))
         table.append(cells)
-    return _markdown(table, labels=len(rows))
+    return markdown_table(table[0], table[1:], labels=len(rows))
 
 
 def _default_numbers(done: Sequence[Line]) -> list[str]:
@@ -228,9 +229,3 @@ def _spread(values: Sequence[float], sign: str = "") -> str:
 def _difference(values: dict[int, float], base: dict[int, float]) -> str:
     pairs = [value - base[seed] for seed, value in values.items() if seed in base]
     return f"{_spread(pairs, '+')} (n={len(pairs)})" if pairs else _MISSING
-
-
-def _markdown(table: Sequence[Sequence[str]], labels: int) -> str:
-    rule = ["---"] * labels + ["---:"] * (len(table[0]) - labels)
-    escaped = [[cell.replace("|", "\\|") for cell in row] for row in table]
-    return "\n".join(f"| {' | '.join(row)} |" for row in [escaped[0], rule, *escaped[1:]])

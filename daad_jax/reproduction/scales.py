@@ -66,6 +66,20 @@ MODELS: dict[str, Model] = {
 }  # fmt: skip
 """The models by the name that the results have for them."""
 
+TITLES = {
+    "ae": "AE",
+    "memae": "MemAE",
+    "ae_skip": "AE+Skip",
+    "memae_skip": "MemAE+Skip",
+    "daad": "DAAD",
+    "daad_plus": "DAAD+",
+    DEFAULT: "our default",
+    "no_memory": "no memory",
+    **{f"daad_r{rate}": f"r = {rate}" for rate in RATES},
+    **{f"memae_{rate}x": f"MemAE {rate}x" for rate in (2, 4, 8)},
+}
+"""The names of the models on the pages."""
+
 _PRESETS = {MVTEC: "folder", TEXTURES: "default", MNIST: "mnist", CIFAR10: "cifar10"}
 
 _ONE_CLASS: Changes = {  # the paper says nothing about Table 2 but its protocol
