@@ -103,8 +103,8 @@ def parse_reproduce_flags(argv: Sequence[str]) -> Asked:
         api.check(one.config)
     output = user_path(values.output)
     options = [f"--scale={values.scale}"]
-    for name in ("seeds", "categories"):
-        options += [f"--{name}={','.join(values[name].value)}"] if values[name].value else []
+    for name, given in (("seeds", values.seeds), ("categories", values.categories)):
+        options += [f"--{name}={','.join(given)}"] if given else []
     options += [f"--config.{path}={value}" for path, value in overrides.items()]
     report = Report(values.scale, options, overrides, [], output / RUNS_FOLDER, output)
     return Asked(several, runs, report, values.dry_run, values.pages_only)

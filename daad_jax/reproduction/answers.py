@@ -11,7 +11,7 @@ from daad_jax.reports.document import Block, Items, Table
 from daad_jax.reproduction import paper
 from daad_jax.reproduction.figures import read_scores
 from daad_jax.reproduction.items import Subject
-from daad_jax.reproduction.results import Results, mean, mean_over
+from daad_jax.reproduction.results import Results, complete, mean, mean_over
 from daad_jax.reproduction.scales import RATES, TITLES
 
 YES, NO, OPEN, NONE = "yes", "no", "undecided", "not run"
@@ -41,11 +41,12 @@ def rebuilding(results: Results, subjects: Sequence[Subject]) -> list[Block]:
 def best_rate(results: Results, subjects: Sequence[Subject]) -> list[Block]:
     """Is there a best rate in the middle? By the mean AUROC of R over the categories."""
     printed = paper.numbers()["table4"]
-    ours: dict[int, Mapping[int, float]] = {}
-    for rate in RATES:
-        each = [values for one in subjects if (values := results.values(one, f"daad_r{rate}"))]
-        if values := mean_over(each):
-            ours[rate] = values
+    each = complete([[results.values(one, f"daad_r{r}") for r in RATES] for one in subjects])
+    ours = {
+        rate: values
+        for place, rate in enumerate(RATES)
+        if (values := mean_over([one[place] for one in each]))
+    }
     answer = NONE if len(ours) < len(RATES) else _in_the_middle(ours)
     best = max(ours, key=lambda rate: mean(ours[rate]), default=None)
     best_text = "" if best is None else f" The best here is r = {best}."

@@ -50,7 +50,7 @@ def reconstructions(
     blocks: list[Block] = []
     for subject in subjects:
         trained, missing = _trained(results, item, subject, seed)
-        blocks += _missing(subject, missing)
+        blocks += _missing(results, subject, missing)
         if not trained:
             continue
         test = _test_images(trained[0])
@@ -77,7 +77,7 @@ def figure6(results: Results, subjects: Sequence[Subject], folder: Path, seed: i
     blocks: list[Block] = []
     for subject in subjects:
         trained, missing = _trained(results, "figure6", subject, seed)
-        blocks += _missing(subject, missing)
+        blocks += _missing(results, subject, missing)
         if not trained:
             continue
         test = _test_images(trained[0])
@@ -132,8 +132,10 @@ def _trained(
     return found, missing
 
 
-def _missing(subject: Subject, titles: Sequence[str]) -> list[Block]:
-    return [f"`{subject.category}`: missing {', '.join(titles)}."] if titles else []
+def _missing(results: Results, subject: Subject, titles: Sequence[str]) -> list[Block]:
+    if not results.plans(subject):
+        return [f"`{subject.category}`: not on disk."]
+    return [f"`{subject.category}`: not run: {', '.join(titles)}."] if titles else []
 
 
 def read_scores(folder: Path) -> dict[str, np.ndarray]:

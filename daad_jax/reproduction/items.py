@@ -110,7 +110,9 @@ def subjects(item: str, scale: str, categories: Sequence[str] | None = None) -> 
             for name in names[: SCALES[scale].classes]
         ]
     stand_ins = shown.stand_ins if SCALES[scale].stand_ins else ()
+    only = SCALES[scale].only
     names = categories or (*shown.categories, *stand_ins)
+    names = [name for name in names if only is None or name in only]
     return [Subject(TEXTURES if name in _TEXTURES else MVTEC, name) for name in names]
 
 
@@ -151,8 +153,6 @@ def _is_run(item: str, model: str, scale: str, seed: int, seeds: Sequence[int]) 
 def _run(subject: Subject, model: str, scale: str, data: Path, seed: int) -> Run:
     config = build(scale, subject.images, model)
     config.data.category, config.seed = subject.category, seed
-    if scale == "smoke" and model == DEFAULT:
-        config.train.steps = 2
     if subject.images != TEXTURES:
         folder = data / subject.images
         config.data.root = str(folder) if folder.is_dir() else ""

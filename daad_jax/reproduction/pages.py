@@ -154,7 +154,9 @@ def _head(report: Report, asked: str, several: Sequence[Shown]) -> list[Block]:
         )
     header = ["", "finished runs", "seeds", "failed", "categories not on disk"]
     return [
-        f"Image AUROC. Ours: mean ± standard deviation over seeds. {paper.numbers()['source']}",
+        "Image AUROC of A, which is R without a discriminator. Ours: mean ± standard deviation "
+        "over seeds. The verdict is above or below if we differ from the paper by more than that, "
+        f"else within. Paper: {paper.numbers()['source']}",
         Code(f"{shlex.join(command)} --data=FOLDER --output=FOLDER"),
         f"Made on {datetime.date.today()}. {_where(used)}",
         Table(header, rows),

@@ -61,6 +61,10 @@ class Results(NamedTuple):
             if (of, name) == (subject, model)
         }
 
+    def plans(self, subject: Subject) -> bool:
+        """Whether the subject is run at all: its images are at hand."""
+        return any(run.subject == subject for run in self.runs)
+
     def folder(self, subject: Subject, model: str, seed: int) -> Path | None:
         """The folder of a finished run."""
         line = self.lines.get((subject, model, seed))
@@ -79,6 +83,11 @@ def collect(runs: Sequence[Run], lines: Iterable[Line], workdir: Path) -> Result
         elif line is not None:
             errors[key] = str(line["error"])
     return Results(runs, found, errors, workdir)
+
+
+def complete(several: Sequence[Sequence[Values]]) -> list[Sequence[Values]]:
+    """The numbers of the subjects, one of each model, that have all of them."""
+    return [one for one in several if all(one)]
 
 
 def mean(values: Values) -> float:
@@ -112,11 +121,12 @@ def difference(values: Values, printed: str | None) -> str:
     return f"{mean(values) - float(printed):+.3f}" if values and printed else ""
 
 
-def verdict(values: Values, printed: str | None, missing: int = 0, of: str = "classes") -> str:
+def verdict(values: Values, printed: str | None, missing: int = 0, of: str = "") -> str:
     """Compares our mean with the paper's number.
 
     It is "above" or "below" if they differ by more than our spread over seeds, else "within".
-    `missing` is how many of the classes that the paper's number is a mean over are not there.
+    `missing` is how many parts of the paper's mean are not there, and `of` names them, such as
+    "of 15 categories".
     """
     if printed is None:
         return "not in the paper"

@@ -42,14 +42,18 @@ class Scale(NamedTuple):
         seeds: the seeds, if the user names none.
         stand_ins: whether categories that the paper does not have are run too.
         classes: how many classes of MNIST and CIFAR-10 are run, from the first on.
+        only: the categories that are run at most; None for all.
+        tiny: whether everything is then cut to a few channels, items and updates.
     """
 
-    fields: dict[str, Changes]
+    fields: Mapping[str, Changes]
     few_stages: Changes
     learning_rate: float | None
     seeds: tuple[int, ...]
-    stand_ins: bool
-    classes: int
+    stand_ins: bool = True
+    classes: int = 10
+    only: tuple[str, ...] | None = None
+    tiny: bool = False
 
 
 _ADV: Changes = {"loss.adv": 0.5, "train.learning_rate": 2e-4}
@@ -107,35 +111,40 @@ _SMALL: Changes = {
     "score.map_sigma": 1.0,
     "score.bootstrap_samples": 200,
 }
-_SMOKE: Changes = {
-    **_SMALL,
-    "model.widths": (4, 4, 4, 4),
-    "memory.items": 4,
-    "discriminator.width": 4,
-    "discriminator.max_width": 4,
-    "train.steps": 2,
-    "score.bootstrap_samples": 10,
+_GREY: Changes = {**_SMALL, "data.channels": 1}
+_SMALL_SETS: dict[str, Changes] = {
+    MVTEC: _SMALL,
+    TEXTURES: _GREY,
+    MNIST: {**_SMALL, **_DIGITS, "memory.items": 20},
+    CIFAR10: {
+        **_SMALL,
+        **_OBJECTS,
+        "model.widths": (32, 64, 128, 256),
+        "discriminator.width": 32,
+        "discriminator.max_width": 256,
+    },
 }
+_PAPER_SETS: dict[str, Changes] = {
+    MVTEC: {},
+    TEXTURES: {"data.channels": 1},
+    MNIST: {**_DIGITS, "memory.items": 20},
+    CIFAR10: _OBJECTS,
+}
+_TWO_STAGES: Changes = {"model.widths": (32, 64)}
 
 SCALES: dict[str, Scale] = {
-    "paper": Scale(
-        {MVTEC: {}, TEXTURES: {"data.channels": 1}, MNIST: {**_DIGITS, "memory.items": 20},
-         CIFAR10: _OBJECTS},
-        {}, None, (0,), False, 10,
-    ),
-    "small": Scale(
-        {MVTEC: _SMALL, TEXTURES: {**_SMALL, "data.channels": 1},
-         MNIST: {**_SMALL, **_DIGITS, "memory.items": 20},
-         CIFAR10: {**_SMALL, **_OBJECTS, "model.widths": (32, 64, 128, 256),
-                   "discriminator.width": 32, "discriminator.max_width": 256}},
-        {"model.widths": (32, 64)}, 1e-3, (0, 1, 2), True, 10,
-    ),
+    "paper": Scale(_PAPER_SETS, {}, None, (0,), stand_ins=False),
+    "small": Scale(_SMALL_SETS, _TWO_STAGES, 1e-3, (0, 1, 2)),
     "smoke": Scale(
-        {MVTEC: _SMOKE, TEXTURES: {**_SMOKE, "data.channels": 1}, MNIST: {**_SMOKE, **_DIGITS},
-         CIFAR10: {**_SMOKE, **_OBJECTS}},
-        {"model.widths": (4, 4)}, 1e-3, (0,), True, 2,
+        {**_SMALL_SETS, MVTEC: _GREY},  # so that tiles and textures share compiled programs
+        _TWO_STAGES,
+        1e-3,
+        (0,),
+        classes=1,
+        only=("carpet", "magnetic_tile", "gravel"),
+        tiny=True,
     ),
-}  # fmt: skip
+}
 
 
 def build(scale: str, images: str, name: str) -> Config:
@@ -143,14 +152,19 @@ def build(scale: str, images: str, name: str) -> Config:
 
     `images` is a key of `Scale.fields` and `name` one of `MODELS`, or "default".
     """
-    if name == DEFAULT:
-        return PRESETS[_PRESETS[images]]()
-    chosen, model = SCALES[scale], MODELS[name]
+    chosen = SCALES[scale]
+    config = PRESETS[_PRESETS[images]]() if name == DEFAULT else _paper_model(chosen, images, name)
+    if chosen.tiny:
+        _shrink(config)
+    return config
+
+
+def _paper_model(chosen: Scale, images: str, name: str) -> Config:
+    model = MODELS[name]
     config = config_lib.from_setting(model.setting)
     config.data.source = "folder" if images == MVTEC else images
     few = chosen.few_stages if model.few_stages else {}
-    given = {**chosen.fields[images], **few, **model.changes}
-    for path, value in given.items():
+    for path, value in {**chosen.fields[images], **few, **model.changes}.items():
         if not _keeps(config, path):
             config_lib.set_field(config, path, value)
     if model.depth:
@@ -163,3 +177,10 @@ def build(scale: str, images: str, name: str) -> Config:
 def _keeps(config: Config, path: str) -> bool:
     """Whether the field makes the setting what it is: memory of pixels, or none."""
     return config_lib.get_field(config, path) in ("pixel", "none")
+
+
+def _shrink(config: Config) -> None:
+    """Cuts a config to what a test can wait for."""
+    config.model.widths = (4,) * len(config.model.widths)
+    config.memory.items = config.discriminator.width = config.discriminator.max_width = 4
+    config.train.steps, config.score.bootstrap_samples = 2, 10

@@ -9,6 +9,7 @@ from daad_jax.reproduction.items import ITEMS, Subject
 from daad_jax.reproduction.results import (
     Results,
     Values,
+    complete,
     difference,
     mean,
     mean_over,
@@ -19,8 +20,7 @@ from daad_jax.reproduction.scales import CIFAR10, DEFAULT, MNIST, RATES, TITLES
 
 _CONTROLS = {"pca": "PCA", "mean": "mean brightness", "untrained": "untrained discriminator"}
 _CONFOUNDED = 0.95
-_ABSENT = "not on disk"
-CATEGORIES, CLASSES = "categories", "classes"
+CATEGORIES, CLASSES = "of 15 categories", "of 10 classes"
 _Line = tuple[str, str, str, str | None]
 """A row of Table 4 or 5: its label, model, score and printed number."""
 
@@ -32,7 +32,7 @@ def table1(results: Results, subjects: Sequence[Subject]) -> list[Block]:
     for subject in subjects:
         values = results.values(subject, "daad_plus")
         printed = paper.table3(subject.category, "daad_plus")
-        cells = [subject.category, printed or "", _ours(results, subject, values)]
+        cells = [_name(results, subject), printed or "", _ours(results, subject, values)]
         cells += [difference(values, printed), _verdict(results, subject, values, printed)]
         rows.append([*cells, *_beside(results, subject)])
     rows.append(_mean_row(results, subjects, paper.table3(paper.MEAN, "daad_plus")))
@@ -85,16 +85,11 @@ def table3(results: Results, subjects: Sequence[Subject]) -> list[Block]:
     models = ITEMS["table3"].models
     rows = []
     for subject in subjects:
-        row = [subject.category]
+        row = [_name(results, subject)]
         for model in models:
             values = results.values(subject, model)
             printed = paper.table3(subject.category, model)
-            found = [_ours(results, subject, values)]
-            found += [f"paper {printed}"] if printed else []
-            found += [f"{difference(values, printed)} {verdict(values, printed)}"] * bool(
-                printed and values
-            )
-            row.append("\n".join(found))
+            row.append(_compared(_ours(results, subject, values), values, printed))
         rows.append(row)
     rows.append(["mean", *(_mean_cell(results, subjects, model) for model in models)])
     return [
@@ -109,7 +104,7 @@ def table4(results: Results, subjects: Sequence[Subject]) -> list[Block]:
     printed = paper.numbers()["table4"]
     lines: list[_Line] = [(str(rate), f"daad_r{rate}", "R", printed[str(rate)]) for rate in RATES]
     lines.append(("no memory", "no_memory", "R", None))
-    return [_by_subject(results, subjects, lines, "r_h and r_w", "daad_r8")]
+    return _by_subject(results, subjects, lines, "r_h and r_w", "daad_r8")
 
 
 def table5(results: Results, subjects: Sequence[Subject]) -> list[Block]:
@@ -122,32 +117,39 @@ def table5(results: Results, subjects: Sequence[Subject]) -> list[Block]:
         label = f"{TITLES[one['generator']]}, {losses}, {' and '.join(one['scores'])}"
         score = "A" if len(one["scores"]) == 2 else one["scores"][0]
         lines.append((label, model, score, one["auroc"]))
-    return [_by_subject(results, subjects, lines, "generator, losses, score", "daad_plus")]
+    return _by_subject(results, subjects, lines, "generator, losses, score", "daad_plus")
 
 
 def _by_subject(
     results: Results, subjects: Sequence[Subject], lines: Sequence[_Line], title: str, shared: str
-) -> Table:
-    """A row per model and score, and a column per category.
+) -> list[Block]:
+    """A row per model and score, and a column per category that is at hand.
 
-    The controls are those of the model `shared`.
+    Our mean is over the categories that have every row. The controls are those of the model
+    `shared`.
     """
+    present = [one for one in subjects if results.plans(one)]
+    each = [[results.values(one, *line[1:3]) for line in lines] for one in present]
+    whole = complete(each)
+    done = [one for one, values in zip(present, each, strict=True) if all(values)]
+    missing = len({*PAPER_CATEGORIES} - {one.category for one in done})
     rows = []
-    for label, model, score, printed in lines:
-        each = {one: results.values(one, model, score) for one in subjects}
-        missing = len(PAPER_CATEGORIES) - sum(
-            bool(values) and one.category in PAPER_CATEGORIES for one, values in each.items()
-        )
-        ours = mean_over([values for values in each.values() if values])
-        cells = [_ours(results, one, values) for one, values in each.items()]
+    for place, (label, _, _, printed) in enumerate(lines):
+        ours = mean_over([values[place] for values in whole])
         gap = "" if missing else difference(ours, printed)
         compared = verdict(ours, printed, missing, CATEGORIES)
+        cells = [shown(values[place]) for values in each]
         rows.append([label, printed or "", *cells, shown(ours), gap, compared])
     for control, named in _CONTROLS.items():
-        cells = [_control(results, one, shared, control) for one in subjects]
+        cells = [_control(results, one, shared, control) for one in present]
         rows.append([named, "", *cells, "", "", "control"])
-    columns = [one.category for one in subjects]
-    return Table([title, "paper, mean of 15", *columns, "our mean", "difference", "verdict"], rows)
+    columns = [one.category for one in present]
+    header = [title, "paper, mean of 15", *columns, "our mean", "difference", "verdict"]
+    absent = ", ".join(f"`{one.category}`" for one in subjects if one not in present)
+    texts: list[Block] = [f"Missing, because not on disk: {absent}."] if absent else []
+    names = ", ".join(one.category for one in done) or "no category yet"
+    texts.append(f"Our mean is over the categories that have every row: {names}.")
+    return [*texts, Table(header, rows)]
 
 
 def _mean_row(
@@ -161,10 +163,9 @@ def _mean_row(
     ours, missing = _mean(results, subjects, "daad_plus", of)
     gap = "" if missing else difference(ours, printed)
     beside = [shown(_mean(results, subjects, model, of)[0]) for model in (DEFAULT, "ae")]
-    controls = [
-        shown(mean_over([found for one in subjects if (found := _controls(results, one, name))]))
-        for name in _CONTROLS
-    ]
+    found = {name: [_controls(results, one, name) for one in subjects] for name in _CONTROLS}
+    means = [mean_over([values for values in each if values]) for each in found.values()]
+    controls = [f"{mean(values):.3f}" if values else "" for values in means]
     cells = [label, printed or "", shown(ours), gap, verdict(ours, printed, missing, of)]
     return [*cells, beside[0], *controls, beside[1]]
 
@@ -172,12 +173,17 @@ def _mean_row(
 def _mean_cell(results: Results, subjects: Sequence[Subject], model: str) -> str:
     ours, missing = _mean(results, subjects, model, CATEGORIES)
     printed = paper.table3(paper.MEAN, model)
-    cell = shown(ours)
-    return (
-        f"{cell}\npaper {printed}\n{verdict(ours, printed, missing, CATEGORIES)}"
-        if printed
-        else cell
-    )
+    return _compared(shown(ours), ours, printed, missing)
+
+
+def _compared(text: str, values: Values, printed: str | None, missing: int = 0) -> str:
+    """A cell of Table 3."""
+    lines = [text] if text else []
+    lines += [f"paper {printed}"] if printed else []
+    if printed and (values or missing):
+        gap = "" if missing else f"{difference(values, printed)} "
+        lines.append(f"{gap}{verdict(values, printed, missing, CATEGORIES)}")
+    return "\n".join(lines)
 
 
 def _mean(
@@ -190,13 +196,16 @@ def _mean(
     return mean_over(found), total - len(found)
 
 
+def _name(results: Results, subject: Subject) -> str:
+    return subject.category if results.plans(subject) else f"{subject.category}\nnot on disk"
+
+
 def _ours(results: Results, subject: Subject, values: Values) -> str:
-    planned = any(run.subject == subject for run in results.runs)
-    return shown(values) if planned else _ABSENT
+    return shown(values) if results.plans(subject) else ""
 
 
 def _verdict(results: Results, subject: Subject, values: Values, printed: str | None) -> str:
-    return verdict(values, printed) if _ours(results, subject, values) != _ABSENT else "missing"
+    return verdict(values, printed) if results.plans(subject) else "missing"
 
 
 def _control_titles() -> list[str]:
@@ -205,6 +214,8 @@ def _control_titles() -> list[str]:
 
 def _beside(results: Results, subject: Subject) -> list[str]:
     """The cells of the package's default, the controls, and AE."""
+    if not results.plans(subject):
+        return [""] * (len(_CONTROLS) + 2)
     cells = [shown(results.values(subject, DEFAULT))]
     cells += [_control(results, subject, "daad_plus", name) for name in _CONTROLS]
     return [*cells, shown(results.values(subject, "ae"))]
