@@ -99,7 +99,7 @@ def parse_reproduce_flags(argv: Sequence[str]) -> Asked:
     if not runs:
         wanted = ", ".join(dict.fromkeys(s.category for one in several for s in one.subjects))
         raise DataError(f"{values.data}: holds none of mvtec/CATEGORY with CATEGORY in {wanted}")
-    for one in runs:
+    for one in {(one.subject.images, one.model): one for one in runs}.values():
         api.check(one.config)
     output = user_path(values.output)
     options = [f"--scale={values.scale}"]

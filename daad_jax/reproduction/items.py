@@ -111,8 +111,8 @@ def subjects(item: str, scale: str, categories: Sequence[str] | None = None) -> 
         ]
     stand_ins = shown.stand_ins if SCALES[scale].stand_ins else ()
     only = SCALES[scale].only
-    names = categories or (*shown.categories, *stand_ins)
-    names = [name for name in names if only is None or name in only]
+    own = [name for name in (*shown.categories, *stand_ins) if only is None or name in only]
+    names = categories or own
     return [Subject(TEXTURES if name in _TEXTURES else MVTEC, name) for name in names]
 
 
