@@ -50,9 +50,10 @@ def metadata(installed):
     return folder
 
 
-def test_the_wheel_holds_every_module(installed):
+def test_the_wheel_holds_every_module_and_the_papers_numbers(installed):
     def modules(folder):
-        return {path.relative_to(folder) for path in (folder / "daad_jax").rglob("*.py")}
+        files = (folder / "daad_jax").rglob("*")
+        return {path.relative_to(folder) for path in files if path.suffix in (".py", ".json")}
 
     assert modules(installed) == modules(ROOT)
     assert len(modules(installed)) > 50

@@ -131,7 +131,7 @@ def verdict(values: Values, printed: str | None, missing: int = 0, of: str = "")
     if printed is None:
         return "not in the paper"
     if missing:
-        return f"not comparable: {missing} {of} missing"
+        return f"not comparable\n{missing} {of} missing"
     if not values:
         return NOT_RUN
     gap, deviation = mean(values) - float(printed), spread(values)

@@ -18,7 +18,7 @@ from daad_jax.reproduction.results import (
 )
 from daad_jax.reproduction.scales import CIFAR10, DEFAULT, MNIST, RATES, TITLES
 
-_CONTROLS = {"pca": "PCA", "mean": "mean brightness", "untrained": "untrained discriminator"}
+_CONTROLS = {"pca": "PCA", "mean": "mean brightness", "untrained": "untrained D"}
 _CONFOUNDED = 0.95
 CATEGORIES, CLASSES = "of 15 categories", "of 10 classes"
 _Line = tuple[str, str, str, str | None]
@@ -42,13 +42,13 @@ def table1(results: Results, subjects: Sequence[Subject]) -> list[Block]:
         [column, *(one["values"][place] or "" for one in methods.values())]
         for place, column in enumerate(quoted["columns"])
     ]
-    kinds = [f"{name}\n{one['kind']}" for name, one in methods.items()]
+    quotes.insert(0, ["based on", *(one["kind"] for one in methods.values())])
     notes = [f"{name}: {one['note']}." for name, one in methods.items() if "note" in one]
     return [
         Table([*header, *_control_titles()], rows),
         *_brightness(results, subjects),
         "The rivals, and DAAD+ as Ours, as the paper quotes them:",
-        Table(["category", *kinds], quotes),
+        Table(["category", *methods], quotes),
         Items(notes),
     ]
 

@@ -21,7 +21,7 @@ def test_a_verdict_compares_with_the_spread_over_seeds(printed, expected):
 
 def test_a_verdict_says_why_there_is_none():
     assert (
-        results.verdict(THREE, "0.9", 3, "of 15 parts") == "not comparable: 3 of 15 parts missing"
+        results.verdict(THREE, "0.9", 3, "of 15 parts") == "not comparable\n3 of 15 parts missing"
     )
     assert results.verdict({}, "0.9") == "not run"
     assert results.verdict({0: 0.8}, "0.9") == "below, one seed"
