@@ -136,12 +136,12 @@ SCALES: dict[str, Scale] = {
     "paper": Scale(_PAPER_SETS, {}, None, (0,), stand_ins=False),
     "small": Scale(_SMALL_SETS, _TWO_STAGES, 1e-3, (0, 1, 2)),
     "smoke": Scale(
-        {**_SMALL_SETS, MVTEC: _GREY},  # so that tiles and textures share compiled programs
+        {**_SMALL_SETS, MVTEC: _GREY},  # so that all share compiled programs
         _TWO_STAGES,
         1e-3,
         (0,),
         classes=1,
-        only=("carpet", "magnetic_tile", "gravel"),
+        only=("carpet", "gravel"),
         tiny=True,
     ),
 }

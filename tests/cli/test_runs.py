@@ -69,6 +69,21 @@ def test_a_run_that_another_process_ends_is_not_run_again(grid, monkeypatch, res
     assert seeds(grid) == [1, 0]
 
 
+def test_a_run_that_ended_just_before_it_was_claimed_is_not_run_again(grid, monkeypatch):
+    config = runs.config_lib.to_dict(grid.runs[0].config)
+    hold = lock.hold
+
+    def late(folder, name):
+        if not grid.results.exists():
+            line = {"seed": 0, "config": config, "cost": {}, "evaluation": {"other": True}}
+            grid_table.append(grid.results, line)
+        return hold(folder, name)
+
+    monkeypatch.setattr(runs.lock, "hold", late)
+    runs.run_all(grid)
+    assert seeds(grid) == [0, 1]
+
+
 def test_a_result_without_a_newer_field_counts(grid):
     config = runs.config_lib.to_dict(grid.runs[0].config)
     del config["data"]["tile"]
