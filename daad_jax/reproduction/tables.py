@@ -90,11 +90,12 @@ def table3(results: Results, subjects: Sequence[Subject]) -> list[Block]:
             values = results.values(subject, model)
             printed = paper.table3(subject.category, model)
             row.append(_compared(_ours(results, subject, values), values, printed))
-        rows.append(row)
-    rows.append(["mean", *(_mean_cell(results, subjects, model) for model in models)])
+        rows.append([*row, *_control_cells(results, subject)])
+    means = [_mean_cell(results, subjects, model) for model in models]
+    rows.append(["mean", *means, *([""] * len(_CONTROLS))])
     return [
         "Each cell has ours, the paper's number, and our difference to it with the verdict.",
-        Table(["category", *(TITLES[model] for model in models)], rows),
+        Table(["category", *(TITLES[model] for model in models), *_CONTROLS.values()], rows),
         *_brightness(results, subjects),
     ]
 
@@ -216,18 +217,26 @@ def _beside(results: Results, subject: Subject) -> list[str]:
     """The cells of the package's default, the controls, and AE."""
     if not results.plans(subject):
         return [""] * (len(_CONTROLS) + 2)
-    cells = [shown(results.values(subject, DEFAULT))]
-    cells += [_control(results, subject, "daad_plus", name) for name in _CONTROLS]
-    return [*cells, shown(results.values(subject, "ae"))]
+    ours = [shown(results.values(subject, model)) for model in (DEFAULT, "ae")]
+    return [ours[0], *_control_cells(results, subject), ours[1]]
+
+
+def _control_cells(results: Results, subject: Subject) -> list[str]:
+    return [_control(results, subject, "daad_plus", name) for name in _CONTROLS]
 
 
 def _control(results: Results, subject: Subject, model: str, name: str) -> str:
-    values = results.controls(subject, model, name)
+    values = _controls(results, subject, name, model)
     return f"{mean(values):.3f}" if values else ""
 
 
-def _controls(results: Results, subject: Subject, name: str) -> dict[int, float]:
-    return results.controls(subject, "daad_plus", name)
+def _controls(
+    results: Results, subject: Subject, name: str, model: str = "daad_plus"
+) -> dict[int, float]:
+    """A control by seed. Only that of an untrained discriminator depends on the model."""
+    others = [] if name == "untrained" else [one for of, one, _ in results.lines if of == subject]
+    found = (results.controls(subject, one, name) for one in [model, *others])
+    return next((values for values in found if values), {})
 
 
 def _brightness(results: Results, subjects: Sequence[Subject]) -> list[Block]:
