@@ -94,7 +94,7 @@ def _markdown(block: Block) -> str:
         case Table(header, rows):
             return markdown_table(header, rows)
         case Picture(file, caption):
-            return f"![{caption}]({file})\n\n{caption}"
+            return f"![{page.words(Path(file).stem)}]({file})\n\n{caption}"
         case Items(texts):
             return "\n".join(f"- {text}" for text in texts)
         case Code(text):

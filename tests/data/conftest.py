@@ -31,7 +31,7 @@ def tiny_mnist(tmp_path):
 
 def make_mnist(root, train=40, test=30):
     """Writes made-up MNIST files. Returns the images and labels of each split."""
-    root.mkdir()
+    root.mkdir(parents=True)
     splits = {}
     for seed, (split, prefix, count) in enumerate(
         [("train", "train", train), ("test", "t10k", test)]

@@ -24,7 +24,7 @@ def test_a_document_as_markdown():
         "# Title\n\nSome `code` and **strong** <words>.\n\n```bash\nrun --it\n```\n\n## Part\n\n"
         "| category | A \\| B |\n| --- | ---: |\n| screw<br>not on disk | <0.5> |\n\n- one\n"
         "- two\n\n"
-        "![What `it` shows.](images/a.png)\n\nWhat `it` shows.\n"
+        "![a](images/a.png)\n\nWhat `it` shows.\n"
     )
 
 
