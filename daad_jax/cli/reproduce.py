@@ -181,7 +181,7 @@ def _print_estimates(asked: Asked) -> None:
 def _expected(one: Estimate) -> list[str]:
     if one.seconds is None or one.gib is None:
         return ["-", "-", one.problem]
-    source = "measured" if one.measured else "from its operations"
+    source = "measured" if one.measured else "from its operations, at this load"
     return [_duration(one.seconds), f"{one.gib:.2f} GiB", source]
 
 

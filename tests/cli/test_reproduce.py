@@ -103,7 +103,7 @@ def test_a_dry_run_prints_time_and_memory_and_runs_nothing(call, tmp_path, capsy
     text = capsys.readouterr().out
     rows = [line.split(maxsplit=6) for line in text.splitlines() if line.startswith("screw")]
     assert rows == [
-        ["screw", "daad", "0", "1:00:00", "0.50", "GiB", "from its operations"],
+        ["screw", "daad", "0", "1:00:00", "0.50", "GiB", "from its operations, at this load"],
         ["screw", "daad_plus", "0", "-", "-", "needs", "15 GiB"],
     ]
     assert "2 of 2 runs are left: 1:00:00 of training" in text
