@@ -163,12 +163,17 @@ def _mean_row(
     """The last row of Table 1 or of a set of Table 2."""
     ours, missing = _mean(results, subjects, "daad_plus", of)
     gap = "" if missing else difference(ours, printed)
-    beside = [shown(_mean(results, subjects, model, of)[0]) for model in (DEFAULT, "ae")]
+    beside = [_partial(*_mean(results, subjects, model, of), of) for model in (DEFAULT, "ae")]
     found = {name: [_controls(results, one, name) for one in subjects] for name in _CONTROLS}
     means = [mean_over([values for values in each if values]) for each in found.values()]
     controls = [f"{mean(values):.3f}" if values else "" for values in means]
     cells = [label, printed or "", shown(ours), gap, verdict(ours, printed, missing, of)]
     return [*cells, beside[0], *controls, beside[1]]
+
+
+def _partial(values: Values, missing: int, of: str) -> str:
+    """A mean, with how many parts it is over if some are missing."""
+    return f"{shown(values)}\n{missing} {of} missing" if values and missing else shown(values)
 
 
 def _mean_cell(results: Results, subjects: Sequence[Subject], model: str) -> str:

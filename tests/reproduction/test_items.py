@@ -23,7 +23,7 @@ def everything(scale, data, seeds=(0,)):
 def test_every_run_of_every_item_can_work(scale, data):
     runs = items.ordered(everything(scale, data))
     unlike = {(run.subject.images, run.model): run for run in runs}
-    assert {images for images, _ in unlike} >= {MVTEC, MNIST, CIFAR10}
+    assert {images for images, _ in unlike} >= {MNIST, CIFAR10}
     for run in unlike.values():
         api.check(run.config)
 

@@ -121,10 +121,13 @@ def test_what_has_not_been_run_or_has_failed_is_said(make):
 
 def test_table_2_compares_means_of_all_classes_only(make):
     def finished(run):
-        return run.subject.images == "mnist" or run.subject.category != "ship"
+        if run.subject.category == "8":
+            return run.model == "daad_plus"
+        return run.subject.category != "ship"
 
     page = make("table2", finished)
     assert row(page, "mnist: mean")[1:5] == ["0.990", "0.845 ± 0.007", "-0.145", "below"]
+    assert row(page, "mnist: mean")[5] == "0.705 ± 0.007<br>1 of 10 classes missing"
     assert row(page, "cifar10: mean")[3:5] == ["", "not comparable<br>1 of 10 classes missing"]
     assert "- MemAE: another protocol" in page
 
