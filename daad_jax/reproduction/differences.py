@@ -39,7 +39,7 @@ _KEPT = (
     "Kept as the paper has them: the losses, their norms and weights, the adversarial game, Adam, "
     "batches of 8, the softmax without a temperature, the cut at 1/N, gamma, and A with R and L "
     "scaled by their range over the test set (protocol `paper`). Where the paper is silent, "
-    "`docs/deviations.md` says what is done. The last step counts; nothing is chosen on test "
+    "`docs/deviations.md` says what is done. The last step counts; no epoch is chosen on test "
     "labels."
 )
 _TABLE2 = (
