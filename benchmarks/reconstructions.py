@@ -10,7 +10,6 @@ processor time on a shared x86-64 CPU machine.
 """
 
 import dataclasses
-import io
 import math
 import sys
 from collections.abc import Callable, Sequence
@@ -19,10 +18,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from absl import flags
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
-from PIL import Image
 from scipy import ndimage
 
 import daad_jax
@@ -31,18 +26,16 @@ from daad_jax.cli import guarded
 from daad_jax.cli.flags import parse_flags
 from daad_jax.config import Config
 from daad_jax.data import Dataset, ImageSet, load_dataset
-from daad_jax.data.dataset import GOOD
 from daad_jax.errors import ConfigError
+from daad_jax.evaluation.picking import middle_images
 from daad_jax.reports import plots
+from daad_jax.reports.plots import Cell
 from daad_jax.train.metrics_log import read_metrics
 
 OVERFIT_IMAGES = 8
 CATEGORY, FOREIGN = "gravel", "brick"
 DEFECT = "patch"
 TEMPERATURE = 0.05
-DPI = 110
-COLORS = 128
-CELL = 0.78  # inches
 
 
 class Case(NamedTuple):
@@ -77,13 +70,6 @@ CASES = (
     Case("daad", 1, 1.0),
     Case("daad", 8, 1.0),
 )
-
-
-class Cell(NamedTuple):
-    """A picture of a figure: uint8 ``(h, w)`` or ``(h, w, 3)``, and the line above it."""
-
-    pixels: np.ndarray
-    caption: str = ""
 
 
 def main(argv: Sequence[str]) -> None:
@@ -127,7 +113,7 @@ def overfit_main(argv: Sequence[str]) -> None:
         errors = [float(result.reconstruction_score.mean()) for result in results]
         print(_row([*case.cells, f"{loss:.4f}"], errors), flush=True)
         columns.append((case.title, [_rebuilt(result) for result in results]))
-    save_figure(grid_figure(columns, list(groups)), Path(values.out))
+    plots.save_small(Path(values.out), plots.grid_figure(columns, list(groups)))
 
 
 def draw_main(argv: Sequence[str]) -> None:
@@ -141,30 +127,14 @@ def draw_main(argv: Sequence[str]) -> None:
     configs = [detector.config for detector in detectors]
     test = _shared_test_set(configs)
     results = [detector.score(test.images) for detector in detectors]
-    chosen = median_images(test.kinds, [result.reconstruction_score for result in results])
+    chosen = middle_images(test.kinds, [result.reconstruction_score for result in results])
     columns = [("input", [cell for index in chosen for cell in _input_cells(test, index)])]
     for title, result in zip(run_titles(configs), results, strict=True):
         scale = plots.color_scale(result.anomaly_map)
         columns.append((title, [cell for i in chosen for cell in _run_cells(result, i, scale)]))
     rows = [label for index in chosen for label in (test.kinds[index], "map")]
-    save_figure(grid_figure(columns, rows), Path(values.out))
+    plots.save_small(Path(values.out), plots.grid_figure(columns, rows))
     print("\n".join(test.names[index] for index in chosen))
-
-
-def median_images(kinds: Sequence[str], scores: Sequence[np.ndarray]) -> list[int]:
-    """The image of each kind, good first, that stands in the middle of its kind by R.
-
-    Args:
-        kinds: of ``n`` images.
-        scores: R ``(n,)`` of each run; an image's place is the mean of its places.
-    """
-    places = np.mean([np.argsort(np.argsort(score)) for score in scores], axis=0)
-    chosen = []
-    for kind in sorted(set(kinds), key=lambda kind: (kind != GOOD, kind)):
-        indices = np.flatnonzero(np.array(kinds) == kind)
-        ranked = indices[np.argsort(places[indices], kind="stable")]
-        chosen.append(int(ranked[len(ranked) // 2]))
-    return chosen
 
 
 def run_titles(configs: Sequence[Config]) -> list[str]:
@@ -177,41 +147,6 @@ def run_titles(configs: Sequence[Config]) -> list[str]:
         lines = [f"{path.split('.')[-1]} {_brief(own[path])}" for path in differing]
         titles.append("\n".join([own["setting"], *lines]))
     return titles
-
-
-def grid_figure(columns: Sequence[tuple[str, Sequence[Cell]]], rows: Sequence[str]) -> Figure:
-    """A figure of pictures.
-
-    Args:
-        columns: each one's title and its cells from top to bottom.
-        rows: the labels on the left.
-    """
-    lines = max(title.count("\n") + 1 for title, _ in columns)
-    captions = any(cell.caption for _, cells in columns for cell in cells)
-    height = CELL + (0.12 if captions else 0.0)
-    size = (CELL * len(columns) + 0.3, height * len(rows) + 0.14 * lines + 0.1)
-    layout = ConstrainedLayoutEngine(w_pad=0.01, h_pad=0.01, wspace=0.02, hspace=0.02)
-    figure = Figure(figsize=size, layout=layout, facecolor="white")
-    grid = figure.subplots(len(rows), len(columns), squeeze=False)
-    for axes_column, (title, cells) in zip(grid.T, columns, strict=True):
-        for axes, cell in zip(axes_column, cells, strict=True):
-            _show(axes, cell)
-        axes_column[0].set_title(
-            "\n".join(filter(None, [title, cells[0].caption])), fontsize=6.5, pad=2
-        )
-    for axes, label in zip(grid[:, 0], rows, strict=True):
-        axes.set_ylabel(label, fontsize=6.5, labelpad=2)
-    return figure
-
-
-def save_figure(figure: Figure, path: Path) -> None:
-    """Writes a figure as a small PNG of few colours."""
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=DPI)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.open(file).convert("RGB").quantize(COLORS, dither=Image.Dither.NONE).save(
-        path, optimize=True
-    )
 
 
 def _overfit_images() -> tuple[Dataset, dict[str, np.ndarray]]:
@@ -308,15 +243,6 @@ def _brief(value: object) -> str:
     if isinstance(value, list):
         return f"({', '.join(_brief(item) for item in value)})"
     return f"{value:g}" if isinstance(value, float) and math.isfinite(value) else str(value)
-
-
-def _show(axes: Axes, cell: Cell) -> None:
-    axes.imshow(cell.pixels, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-    axes.set(xticks=[], yticks=[])
-    for spine in axes.spines.values():
-        spine.set_visible(False)
-    if cell.caption:
-        axes.set_title(cell.caption, fontsize=6, pad=2)
 
 
 if __name__ == "__main__":

@@ -41,6 +41,10 @@ class CheckpointError(UserError):
     """A workdir or its checkpoint cannot be used. The message names it."""
 
 
+class InUseError(CheckpointError):
+    """Another process holds the lock of a workdir."""
+
+
 class SaveError(UserError):
     """A checkpoint or a log could not be written. The message names it."""
 

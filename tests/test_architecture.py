@@ -20,7 +20,7 @@ PACKAGE = ROOT / "daad_jax"
 # A module imports only from its own folder and from those before it in this list.
 LAYERS = (
     *("errors", "exported", "config", "runtime", "addressing", "models", "data", "workdir"),
-    *("train", "scoring", "evaluation", "reports", "serve", "api", "cli"),
+    *("train", "scoring", "evaluation", "reports", "serve", "api", "reproduction", "cli"),
 )
 MAX_FILE_LINES = 400
 MAX_FUNCTION_LINES = 50

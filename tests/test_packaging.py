@@ -50,10 +50,10 @@ def metadata(installed):
     return folder
 
 
-def test_the_wheel_holds_every_module_and_page(installed):
+def test_the_wheel_holds_every_module_page_and_table(installed):
     def modules(folder):
-        files = (folder / "daad_jax").rglob("*.*")
-        return {path.relative_to(folder) for path in files if path.suffix in (".html", ".py")}
+        files, kinds = (folder / "daad_jax").rglob("*.*"), (".html", ".json", ".py")
+        return {path.relative_to(folder) for path in files if path.suffix in kinds}
 
     assert modules(installed) == modules(ROOT)
     assert len(modules(installed)) > 50

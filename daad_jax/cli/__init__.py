@@ -23,6 +23,7 @@ VERBS = {
     "grid": "train and evaluate many configs",
     "plan": "say what training would cost on devices that are not here",
     "table": "print the results of a grid as a table",
+    "reproduce": "make the paper's tables and figures, with its numbers beside ours",
 }
 
 

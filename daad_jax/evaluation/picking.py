@@ -38,3 +38,18 @@ def pick_examples(kinds: Sequence[str], score: np.ndarray) -> list[Example]:
             roles = {0: "only one"}
         picked += [Example(kind, role, int(ranked[place])) for place, role in roles.items()]
     return picked
+
+
+def middle_images(kinds: Sequence[str], scores: Sequence[np.ndarray]) -> list[int]:
+    """Picks the image of each kind, good first, that stands in the middle of its kind.
+
+    `kinds` are the kinds of n images. `scores` has the score ``(n,)`` by each of some runs; an
+    image's place is the mean of its places.
+    """
+    places = np.mean([np.argsort(np.argsort(score)) for score in scores], axis=0)
+    chosen = []
+    for kind in sorted(set(kinds), key=lambda kind: (kind != GOOD, kind)):
+        indices = np.flatnonzero(np.array(kinds) == kind)
+        ranked = indices[np.argsort(places[indices], kind="stable")]
+        chosen.append(int(ranked[len(ranked) // 2]))
+    return chosen

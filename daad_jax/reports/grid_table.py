@@ -8,14 +8,16 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from daad_jax.config import flatten
+from daad_jax.config import Config, flatten, to_dict
 from daad_jax.errors import ConfigError, suggestion, warn
+from daad_jax.reports.document import markdown_table
 
 Line = dict[str, Any]
 Group = tuple[str, ...]
 
 LABELS = ("category", "setting", "variant", "commit")
 _MISSING = "-"
+_DEFAULTS = flatten(to_dict(Config()))
 _OWN_NUMBERS = ("pixel", "minutes")
 
 
@@ -24,12 +26,26 @@ def read_lines(path: Path) -> list[Line]:
 
     Raises OSError if the file cannot be read.
     """
+    lines, cut_off = parse_lines(path)
+    warn_cut_off(path, cut_off)
+    return lines
+
+
+def parse_lines(path: Path) -> tuple[list[Line], int]:
+    """Reads a results file. Returns its lines, and how many of them cannot be read.
+
+    Raises OSError if the file cannot be read.
+    """
     texts = path.read_bytes().decode("utf-8", "replace").split("\n")
     texts = [text for text in texts if text.strip()]
     lines = [line for text in texts if (line := _parse(text)) is not None]
-    if len(lines) < len(texts):
-        warn(f"{path}: {len(texts) - len(lines)} cut-off line(s) left out")
-    return lines
+    return lines, len(texts) - len(lines)
+
+
+def warn_cut_off(path: Path, count: int) -> None:
+    """Warns of lines that could not be read, if there are any."""
+    if count:
+        warn(f"{path}: {count} cut-off line(s) left out")
 
 
 def append(path: Path, line: Line) -> None:
@@ -47,8 +63,8 @@ def append(path: Path, line: Line) -> None:
 
 
 def config_key(config: dict[str, Any]) -> str:
-    """Returns the config as JSON text, which is the same for equal configs."""
-    return json.dumps(config, sort_keys=True)
+    """Returns text which is the same for equal configs. Missing fields have their defaults."""
+    return json.dumps(_DEFAULTS | flatten(config), sort_keys=True)
 
 
 def latest(lines: Iterable[Line], *, by_commit: bool = False) -> list[Line]:
@@ -112,7 +128,7 @@ def render(
                 base = _values(groups.get((*group[:-1], against), {}), name)
                 cells.append(_MISSING if group[-1] == against else _difference(values, base))
         table.append(cells)
-    return _markdown(table, labels=len(rows))
+    return markdown_table(table[0], table[1:], labels=len(rows))
 
 
 def _default_numbers(done: Sequence[Line]) -> list[str]:
@@ -213,9 +229,3 @@ def _spread(values: Sequence[float], sign: str = "") -> str:
 def _difference(values: dict[int, float], base: dict[int, float]) -> str:
     pairs = [value - base[seed] for seed, value in values.items() if seed in base]
     return f"{_spread(pairs, '+')} (n={len(pairs)})" if pairs else _MISSING
-
-
-def _markdown(table: Sequence[Sequence[str]], labels: int) -> str:
-    rule = ["---"] * labels + ["---:"] * (len(table[0]) - labels)
-    escaped = [[cell.replace("|", "\\|") for cell in row] for row in table]
-    return "\n".join(f"| {' | '.join(row)} |" for row in [escaped[0], rule, *escaped[1:]])

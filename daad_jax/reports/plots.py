@@ -14,8 +14,9 @@ They do not change pyplot's global state. With a trained run::
 import html
 import io
 import re
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
@@ -25,6 +26,7 @@ from matplotlib.axis import Axis
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from PIL import Image
 from sklearn.metrics import roc_curve
 
@@ -45,6 +47,8 @@ _MAX_POINTS = 250
 _FEW_POINTS = 20
 _MAX_BINS = 40
 _LONG_TAIL = 20.0
+_CELL = 0.78  # inches
+_GRID_DPI, _GRID_COLORS = 110, 128
 _LEGEND_ABOVE: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0.0, 1.0), "ncols": 3}
 _STYLE: dict[Any, Any] = {
     **{f"{name}.color": _INK for name in ("grid", "text", "xtick", "ytick")},
@@ -68,6 +72,13 @@ _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
 }
 _styled = mpl.rc_context(_STYLE)  # a decorator
+
+
+class Cell(NamedTuple):
+    """A picture of a grid: uint8 ``(h, w)`` or ``(h, w, 3)``, and the line above it."""
+
+    pixels: np.ndarray
+    caption: str = ""
 
 
 def color_scale(anomaly_maps: np.ndarray) -> Scale:
@@ -304,6 +315,44 @@ def color_bar(scale: Scale) -> Figure:
         format="%.2g",
     )
     return figure
+
+
+def grid_figure(columns: Sequence[tuple[str, Sequence[Cell]]], rows: Sequence[str]) -> Figure:
+    """Draws a grid of pictures.
+
+    `columns` has each column's title and its cells from top to bottom. `rows` are the labels on the
+    left.
+    """
+    lines = max(title.count("\n") + 1 for title, _ in columns)
+    captions = any(cell.caption for _, cells in columns for cell in cells)
+    height = _CELL + (0.12 if captions else 0.0)
+    size = (_CELL * len(columns) + 0.3, height * len(rows) + 0.14 * lines + 0.1)
+    layout = ConstrainedLayoutEngine(w_pad=0.01, h_pad=0.01, wspace=0.02, hspace=0.02)
+    figure = Figure(figsize=size, layout=layout, facecolor="white")
+    grid = figure.subplots(len(rows), len(columns), squeeze=False)
+    for axes_column, (title, cells) in zip(grid.T, columns, strict=True):
+        for axes, cell in zip(axes_column, cells, strict=True):
+            axes.imshow(cell.pixels, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+            axes.set(xticks=[], yticks=[])
+            axes.spines[:].set_visible(False)
+            axes.set_title(cell.caption, fontsize=6, pad=2)
+        first = "\n".join(filter(None, [title, cells[0].caption]))
+        axes_column[0].set_title(first, fontsize=6.5, pad=2)
+    for axes, label in zip(grid[:, 0], rows, strict=True):
+        axes.set_ylabel(label, fontsize=6.5, labelpad=2)
+    return figure
+
+
+def save_small(path: Path, *figures: Figure, dpi: int = _GRID_DPI) -> None:
+    """Writes figures, left to right, as a small PNG of few colours. Creates the folder."""
+    parts = []
+    for figure in figures:
+        file = io.BytesIO()
+        figure.savefig(file, format="png", dpi=dpi)
+        parts.append(np.asarray(Image.open(file).convert("RGB")))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture = Image.fromarray(np.hstack(parts))
+    picture.quantize(_GRID_COLORS, dither=Image.Dither.NONE).save(path, optimize=True)
 
 
 def inline_svg(figure: Figure, label: str) -> str:

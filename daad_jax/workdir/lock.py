@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from daad_jax.errors import CheckpointError, warn
+from daad_jax.errors import InUseError, warn
 
 try:
     import fcntl
@@ -20,16 +20,16 @@ LOCK_FILE = ".lock"
 
 
 @contextlib.contextmanager
-def hold(workdir: Path) -> Iterator[None]:
+def hold(workdir: Path, name: str = LOCK_FILE) -> Iterator[None]:
     """Locks a workdir until the context ends, and creates it if it does not exist.
 
-    The file ``.lock`` stays afterwards. Only the lock on it counts. On file systems without locks
-    this prints a warning and continues.
+    The file of that name, ``.lock`` by default, stays afterwards. Only the lock on it counts. On
+    file systems without locks this prints a warning and continues.
 
-    Raises CheckpointError without waiting if the workdir is already locked.
+    Raises InUseError without waiting if the workdir is already locked.
     """
     workdir.mkdir(parents=True, exist_ok=True)
-    with (workdir / LOCK_FILE).open("a") as file:
+    with (workdir / name).open("a") as file:
         _lock(file, workdir)
         yield
 
@@ -37,7 +37,7 @@ def hold(workdir: Path) -> Iterator[None]:
 def check_free(workdir: Path) -> None:
     """Checks that a workdir is not locked. A folder that does not exist is free.
 
-    Raises CheckpointError if it is locked.
+    Raises InUseError if it is locked.
     """
     if (workdir / LOCK_FILE).exists():
         with hold(workdir):
@@ -49,7 +49,7 @@ def wait_until_free(workdir: Path) -> None:
     while True:
         try:
             return check_free(workdir)
-        except CheckpointError:
+        except InUseError:
             time.sleep(0.2)
 
 
@@ -59,7 +59,7 @@ def _lock(file: IO[str], workdir: Path) -> None:
             raise OSError("no fcntl")
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        raise CheckpointError(
+        raise InUseError(
             f"{workdir}: another process trains or evaluates there; wait until it ends or choose "
             "another --workdir"
         ) from error

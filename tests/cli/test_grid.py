@@ -4,6 +4,7 @@ import pytest
 
 import daad_jax
 from daad_jax.cli import grid, main
+from daad_jax.cli.runs import run_name
 from daad_jax.data import load_dataset
 from daad_jax.reports import grid_table
 from tests.cli.test_cli import ROOT, TINY
@@ -62,10 +63,10 @@ def test_a_line_says_what_was_run_where_and_what_came_out(finished):
     results, _, _ = finished
     line = lines_of(results)[0]
     assert list(line) == [
-        *("variant", "setting", "seed", "category", "config", "commit", "machine"),
+        *("variant", "setting", "seed", "category", "config", "folder", "commit", "machine"),
         *("cost", "evaluation"),
     ]
-    (folder,) = results.with_suffix("").glob("nut-ae-1-*")
+    folder = results.with_suffix("") / line["folder"]
     assert line["config"] == json.loads((folder / "config.json").read_text())
     assert line["evaluation"] == json.loads((folder / "evaluation.json").read_text())
     assert (line["setting"], line["config"]["seed"]) == ("ae", 1)
@@ -125,7 +126,7 @@ def test_a_killed_grid_resumes_from_the_last_checkpoint(root, tmp_path, capsys):
     assert run(root, results, "--categories=nut", "--seeds=4") == 0
     whole = results.read_text()
     # The second run died after two of three steps, in the middle of another process's line.
-    folder = results.with_suffix("") / grid.run_name(second.config)
+    folder = results.with_suffix("") / run_name(second.config)
     dataset = load_dataset(second.config.data, "nut")
     daad_jax.fit(second.config, dataset, workdir=folder, stop_at=2, log=lambda _: None)
     results.write_text(whole + whole[:50])

@@ -26,22 +26,35 @@ def make_config():
 def tiny_mnist(tmp_path):
     """Made-up MNIST files: their folder, and the images and labels of each split."""
     root = tmp_path / "mnist"
-    root.mkdir()
+    return root, make_mnist(root)
+
+
+def make_mnist(root, train=40, test=30):
+    """Writes made-up MNIST files. Returns the images and labels of each split."""
+    root.mkdir(parents=True)
     splits = {}
-    for seed, (split, prefix, count) in enumerate([("train", "train", 40), ("test", "t10k", 30)]):
+    for seed, (split, prefix, count) in enumerate(
+        [("train", "train", train), ("test", "t10k", test)]
+    ):
         rng = np.random.default_rng(seed)
         pixels = rng.integers(0, 256, (count, 28, 28), dtype=np.uint8)
         labels = np.arange(count, dtype=np.uint8) % 10
         write_idx(root / f"{prefix}-images-idx3-ubyte.gz", pixels)
         write_idx(root / f"{prefix}-labels-idx1-ubyte.gz", labels)
         splits[split] = (pixels, labels)
-    return root, splits
+    return splits
 
 
 @pytest.fixture
 def tiny_cifar10(tmp_path):
     """Made-up CIFAR-10 files: the parent of their folder, and each split's images and labels."""
-    folder = tmp_path / "cifar10" / "cifar-10-batches-bin"
+    root = tmp_path / "cifar10"
+    return root, make_cifar10(root)
+
+
+def make_cifar10(root):
+    """Writes made-up CIFAR-10 files. Returns the images and labels of each split."""
+    folder = root / "cifar-10-batches-bin"
     folder.mkdir(parents=True)
     rng = np.random.default_rng(0)
     batches = []
@@ -52,7 +65,7 @@ def tiny_cifar10(tmp_path):
         (folder / f"{name}.bin").write_bytes(records.tobytes())
         batches.append((pixels.transpose(0, 2, 3, 1), labels))
     train = tuple(np.concatenate(part) for part in zip(*batches[:5], strict=True))
-    return folder.parent, {"train": train, "test": batches[5]}
+    return {"train": train, "test": batches[5]}
 
 
 def write_idx(path, values):
