@@ -1,9 +1,13 @@
-"""The files in ``deploy/`` agree with the repository; they are not built here."""
+"""The files in ``deploy/`` and ``examples/`` agree with the repository; they are not run here."""
 
 import re
+import subprocess
 from pathlib import Path
 
+import pytest
 import yaml
+
+from daad_jax import config as config_lib
 
 ROOT = Path(__file__).parents[1]
 DEPLOY = ROOT / "deploy"
@@ -31,3 +35,17 @@ def test_the_compose_file_builds_the_dockerfile_and_stays_on_loopback():
     assert (DEPLOY / service["build"]["context"] / service["build"]["dockerfile"]).exists()
     assert all(port.startswith("127.0.0.1:") for port in service["ports"])
     assert "--token_file=/run/secrets/token" in service["command"]
+
+
+EXAMPLES = sorted((ROOT / "examples").iterdir())
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
+def test_an_example_can_be_read_and_its_config_fields_exist(path):
+    if path.suffix == ".yaml":
+        assert yaml.safe_load(path.read_text())["kind"] == "JobSet"
+    else:
+        subprocess.run(["bash", "-n", path], check=True)
+    named = re.findall(r"--config\.([\w.]+)=", path.read_text())
+    assert named
+    assert set(named) <= set(config_lib.field_types())

@@ -55,6 +55,7 @@ def test_shared_banks_take_less_memory_of_each_device():
 PLAN = "import sys; from daad_jax import cli; sys.exit(cli.main(sys.argv[1:]))"
 
 
+@pytest.mark.slow
 def test_the_command_prints_a_table_of_meshes():
     flags = ["--config.data.image_size=16", "--config.model.widths=(4,8)", "--items=1,2"]
     flags += ["--config.memory.division_rates=(2,2,1)", "--config.discriminator.width=4"]

@@ -164,7 +164,7 @@ def test_parameters_that_do_not_fit_the_memory_are_an_error_before_compiling(
     one_device, monkeypatch, setting, message
 ):
     monkeypatch.setattr("daad_jax.train.program.available_memory", lambda mesh: 10_000)
-    monkeypatch.setattr("daad_jax.train.program.compiler_options", None)
+    monkeypatch.setattr("daad_jax.train.program._step_memory", None)  # what follows compiling
     config = tiny_config(setting, memory__items=7)
     with pytest.raises(ConfigError, match=message):
         fit(config, tiny_dataset(config), mesh=one_device)
