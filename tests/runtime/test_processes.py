@@ -141,6 +141,25 @@ def column(text, name):
 
 
 @pytest.mark.slow
+def test_a_run_of_which_one_process_is_killed_resumes_bitwise(root, tmp_path):
+    flags = ("--config.mesh.items=2", "--config.train.checkpoint_every=3")
+    finish(root, tmp_path / "whole", *flags)
+    place = {"event": "before", "path": 7, "count": 1}
+    with two_processes(root, tmp_path / "parts", place, flags=flags) as (first, second):
+        wait_for(second, "reached")
+        time.sleep(2)  # lets the first process end the save of step 6
+        second.kill()
+        first.communicate()
+    assert first.returncode == 1
+    assert "resuming at step" in finish(root, tmp_path / "parts", *flags)[0]
+    for name in ("scores.csv", "evaluation.json", "reference.npz"):
+        parts, whole = (tmp_path / run / name for run in ("parts", "whole"))
+        assert parts.read_bytes() == whole.read_bytes()
+    states = state_of(tmp_path / "parts"), state_of(tmp_path / "whole")
+    jax.tree.map(np.testing.assert_array_equal, *states)
+
+
+@pytest.mark.slow
 def test_two_processes_predict_the_rows_that_one_does(root, tmp_path):
     assert cli.main(train_args(root, tmp_path, "--config.train.steps=2")) == 0
     port, pictures = free_port(), root / "nut" / "test"
