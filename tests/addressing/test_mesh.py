@@ -83,6 +83,7 @@ def test_a_bank_of_too_few_items_is_shared_by_the_values_of_an_item(rule):
     assert_same_reads(memory, 8, 4)
 
 
+@pytest.mark.slow
 def test_several_banks_and_chunks_of_reads_are_shared_too():
     memory = BlockMemory(16, (2, 2, 1), TopK(2), temperature=0.3, groups=(2, 1, 1))
     variables = memory.init(jax.random.key(1), jnp.ones((1, 4, 4, 6)))

@@ -43,6 +43,7 @@ def test_a_ring_moves_an_array_twice_to_reduce_it_and_once_to_gather_it():
     assert gather == pytest.approx(3 * 3 / 4 * 4000 / chip.link)
 
 
+@pytest.mark.slow
 def test_shared_banks_take_less_memory_of_each_device():
     config = tiny_config("daad", memory__items=4096)
     meshes = [sharding.make_mesh(jax.devices()[:4], MeshConfig(items=n)) for n in (1, 4)]

@@ -72,6 +72,7 @@ def reference_gradients(networks, weight, state, images):
     )
 
 
+@pytest.mark.slow
 def test_one_forward_gives_the_same_gradients_as_two():
     plain = {"data__flip_horizontal": False, "data__flip_vertical": False}
     networks, spec, state, step = make(
@@ -282,6 +283,7 @@ def test_parameters_are_counted_by_part():
     )
 
 
+@pytest.mark.slow
 def test_bfloat16_is_used_by_convolutions_only():
     _, _, state, step = make(model__compute_dtype="bfloat16")
     assert {leaf.dtype.name for leaf in jax.tree.leaves(state)} == {"float32", "int32"}
