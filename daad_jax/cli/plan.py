@@ -80,7 +80,7 @@ def find_devices(topology: str | None) -> tuple[Chip, Sequence[jax.Device]]:
             f"{suggestion(name, CHIPS)}"
         )
     if not name.startswith("v"):
-        if not size.isdecimal():
+        if not size.isdecimal() or int(size) == 0:
             raise ConfigError(f"--topology: {size!r} is not a number of GPUs, such as h100:8")
         jax.config.update("jax_num_cpu_devices", int(size))
         jax.config.update("jax_platforms", "cpu")

@@ -30,9 +30,11 @@ def compiled_read(memory, mesh):
     def read(variables, feature_map):
         def total(params, feature_map):
             assembled, reads, summary = memory.apply(
-                variables | {"params": params}, feature_map, True
+                variables | {"params": params}, feature_map, memory.chunk_bytes == 0
             )
-            loss = jnp.sum(jnp.square(assembled)) + jnp.sum(jnp.square(reads.weights))
+            loss = jnp.sum(jnp.square(assembled))
+            if reads.weights is not None:
+                loss = loss + jnp.sum(jnp.square(reads.weights))
             loss = loss if summary.loss is None else loss + 100 * summary.loss
             return loss, (assembled, summary)
 
@@ -51,8 +53,9 @@ def compiled_read(memory, mesh):
 
 def banks(mesh, leaf):
     parts = mesh.shape["items"]
-    names = sharding.bank_axes(*leaf.shape, parts=parts)
-    return NamedSharding(mesh, PartitionSpec(*("items" if name else None for name in names)))
+    names = sharding.bank_axes(*leaf.shape[-2:], parts=parts)
+    axes = ("items" if name else None for name in names)
+    return NamedSharding(mesh, PartitionSpec(*[None] * (leaf.ndim - 2), *axes))
 
 
 def assert_same_reads(memory, devices, items):
@@ -84,12 +87,11 @@ def test_a_bank_of_too_few_items_is_shared_by_the_values_of_an_item(rule):
 
 
 @pytest.mark.slow
-def test_several_banks_and_chunks_of_reads_are_shared_too():
-    memory = BlockMemory(16, (2, 2, 1), TopK(2), temperature=0.3, groups=(2, 1, 1))
-    variables = memory.init(jax.random.key(1), jnp.ones((1, 4, 4, 6)))
-    mesh = mesh_of(8, 4)
-    places = sharding.tree_shardings({"memories_0": variables["params"]}, mesh)
-    assert places["memories_0"]["memory_items"].spec == PartitionSpec(None, "items", None)
+@pytest.mark.parametrize(
+    "options", [{"groups": (2, 1, 1)}, {"chunk_bytes": 1}], ids=["several banks", "chunks"]
+)
+def test_several_banks_and_chunks_of_reads_are_shared_too(options):
+    assert_same_reads(BlockMemory(16, (2, 2, 1), TopK(2), temperature=0.3, **options), 8, 4)
 
 
 @pytest.mark.parametrize("k", [1, 3, 8])

@@ -75,7 +75,7 @@ def test_the_command_prints_a_table_of_meshes():
     [
         ("", "''; give a chip"),
         ("v9:2x2", "'v9:2x2'; give a chip"),
-        ("h100:x", "'x' is not a number"),
+        ("h100:0", "'0' is not a number"),
     ],
 )
 def test_an_unknown_topology_is_one_line(topology, message, capsys):
