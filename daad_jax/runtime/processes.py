@@ -19,7 +19,7 @@ from jax.experimental import multihost_utils
 from daad_jax.errors import ConfigError, UserError
 from daad_jax.runtime import sharding, signals, watch
 
-_SHUTDOWN_SECONDS = 7 * 24 * 3600  # The others wait at the end while the first one evaluates.
+_SHUTDOWN_SECONDS = 7 * 24 * 3600  # The others wait at the end while the first one reports.
 _LEAVE_SECONDS = 30  # A process that failed waits this long for the others to stop as well.
 
 
