@@ -150,8 +150,3 @@ def files_of(folder):
 def names_in(folder):
     """The sorted names of a folder's entries."""
     return sorted(path.name for path in folder.iterdir())
-
-
-def error_lines(stderr):
-    """The lines of a command's own errors. Orbax prints more lines when a save fails."""
-    return [line for line in stderr.splitlines() if line.startswith("error: ")]

@@ -5,7 +5,9 @@ A new verb is one new module with a function ``run(argv)`` and one row of `VERBS
 
 import importlib
 import io
+import logging
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 
 from daad_jax.errors import ConfigError, UserError, suggestion
@@ -52,6 +54,7 @@ def guarded(command: Callable[[], None]) -> int:
     """
     memory.keep_freed_memory()
     _print_anything()
+    _print_own_errors_only()
     try:
         with signals.listen():
             command()
@@ -78,6 +81,21 @@ def _print_anything() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace", line_buffering=True)
+
+
+def _print_own_errors_only() -> None:
+    """Hides what Orbax prints in its threads when a save fails, up to the end of the process.
+
+    It would be mixed with this package's line, which gives the same reason.
+    """
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
+    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
+    sys.unraisablehook = _show_unraisable
+
+
+def _show_unraisable(raised: "sys.UnraisableHookArgs") -> None:
+    if str(raised.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(raised)
 
 
 def _verb(argv: Sequence[str]) -> str:

@@ -25,7 +25,6 @@ from tests.processes import (
     ROOT,
     child,
     config_args,
-    error_lines,
     files_of,
     names_in,
     reaching,
@@ -247,7 +246,7 @@ def test_a_save_that_fails_after_a_signal_is_an_error(root, tmp_path):
     with reaching("before", 3, arguments(root, tmp_path), before=LIMIT) as process:
         error = interrupt(process, signal.SIGTERM)
     assert process.returncode == 1
-    (line,) = error_lines(error)
+    (line,) = error.splitlines()
     assert line.startswith(f"error: {tmp_path}/checkpoints/3: cannot be saved (")
 
 

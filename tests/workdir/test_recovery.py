@@ -19,7 +19,6 @@ from tests.processes import (
     LIMIT,
     PAUSE,
     child,
-    error_lines,
     files_of,
     kill,
     names_in,
@@ -93,7 +92,7 @@ def test_a_full_disk_ends_training_with_one_error_line(root, undisturbed, tmp_pa
     with child(LIMIT + COMMAND, "", "", *arguments(root, workdir, steps=8)) as process:
         _, error = process.communicate()
     assert process.returncode == 1
-    (line,) = error_lines(error)
+    (line,) = error.splitlines()
     assert line.startswith(f"error: {workdir}/checkpoints/8: cannot be saved (")
     assert line.endswith("re-run the same command to resume from step 6")
     assert before.items() <= files_of(workdir / "checkpoints").items()
