@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 from absl import flags
 
 from daad_jax import addressing, api
@@ -55,6 +56,8 @@ def run(argv: Sequence[str]) -> None:
         _print_estimates(asked)
         return
     grid = Grid([_grid_run(one) for one in asked.runs], asked.results, asked.report.workdir)
+    if SCALES[asked.report.scale].tiny:  # compiling takes longer than running
+        jax.config.update("jax_disable_most_optimizations", True)
     failure = None
     try:
         if not asked.pages_only:
