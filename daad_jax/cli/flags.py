@@ -101,6 +101,14 @@ def parse_flags(
     return rest[1:]
 
 
+def parse_seeds(texts: Sequence[str] | None) -> list[int]:
+    """The numbers of ``--seeds``, none by default. Raises ConfigError if one is not an integer."""
+    for text in texts or []:
+        if not re.fullmatch(r"-?[0-9]+", text):
+            raise ConfigError(f"--seeds: {text!r} is not a whole number")
+    return [int(text) for text in texts or []]
+
+
 def define_custom_code(values: flags.FlagValues) -> None:
     """Defines ``--allow_custom_code``, without which a custom addressing rule is not imported."""
     flags.DEFINE_bool(
@@ -145,10 +153,7 @@ def override(config: Config, overrides: Mapping[str, Any]) -> None:
     """
     if {"train.epochs", "train.steps"} <= overrides.keys():
         raise ConfigError("train.epochs: give it or train.steps, not both")
-    for path, value in overrides.items():
-        config_lib.set_field(config, path, value)
-    if overrides.get("train.epochs") is not None:
-        config.train.steps = None
+    config_lib.set_fields(config, overrides)
     config.data.root = os.path.expanduser(config.data.root)
     if config.data.source == "folder":
         config.data.category = "/".join(Path(config.data.category).parts)  # "dog/" is "dog"

@@ -39,16 +39,13 @@ def parse_grid_flags(argv: Sequence[str]) -> Grid:
     if not values.results or Path(values.results).suffix != _SUFFIX:
         raise ConfigError(f"--results: give a file whose name ends in {_SUFFIX}")
     results = user_path(values.results)
-    seeds = values.seeds or []
-    for text in seeds:
-        if not text.lstrip("-").isdecimal():
-            raise ConfigError(f"--seeds: {text!r} is not a whole number")
+    seeds = own_flags.parse_seeds(values.seeds)
     runs = []
     for setting in values.settings or [given.setting]:
         base = given._replace(setting=setting)
         for text in values.variant or [""]:
             one = _vary(base, text, allow_custom_code=values.allow_custom_code)
-            runs += _spread(one, values.categories, [int(seed) for seed in seeds])
+            runs += _spread(one, values.categories, seeds)
     _check_different(runs)
     workdir = user_path(values.workdir or results.with_suffix(""))
     return Grid(runs, results, workdir)

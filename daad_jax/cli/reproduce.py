@@ -1,6 +1,7 @@
 """``reproduce``: the paper's tables and figures, with its numbers beside ours."""
 
 import datetime
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,9 +22,19 @@ from daad_jax.reproduction.items import ALL, ITEMS, Run
 from daad_jax.reproduction.pages import Report, Shown
 from daad_jax.reproduction.scales import SCALES
 from daad_jax.runtime.files import user_path
+from daad_jax.workdir import lock
 
 RESULTS_FILE = "results.jsonl"
 RUNS_FOLDER = "runs"
+_PAGES_LOCK = ".pages"  # processes that share a list write the pages one after another
+_DECIDED = {
+    "setting": "",
+    "seed": "; use --seeds",
+    "data.source": "",
+    "data.category": "; use --categories",
+    "data.root": "; use --data",
+}
+"""Fields that an item sets itself, and the flag that changes them."""
 
 
 class Asked(NamedTuple):
@@ -64,9 +75,9 @@ def run(argv: Sequence[str]) -> None:
             run_all(grid)
     except GridError as error:
         failure = error
-    asked.report.output.mkdir(parents=True, exist_ok=True)
-    lines = _lines(asked)
-    for path in pages.write(asked.report._replace(lines=lines), asked.several):
+    with lock.hold(asked.report.output, _PAGES_LOCK, wait=True):
+        written = pages.write(asked.report._replace(lines=_lines(asked)), asked.several)
+    for path in written:
         print(f"page: {display_name(path)} and {path.stem}.html", flush=True)
     if failure is not None:
         raise failure
@@ -79,12 +90,14 @@ def parse_reproduce_flags(argv: Sequence[str]) -> Asked:
     """
     values = _define_flags()
     overrides, item = own_flags.parse_overrides(values, argv, positional=True)
+    for path in _DECIDED.keys() & overrides.keys():
+        raise ConfigError(f"--config.{path}: the item decides it{_DECIDED[path]}")
     names = _items(item)
     if values.scale not in SCALES:
         raise ConfigError(f"--scale: no scale {values.scale!r}; {suggestion(values.scale, SCALES)}")
     if not values.data or not values.output:
         raise ConfigError("--data: give a folder that holds mvtec, mnist, cifar10, and --output")
-    data = Path(user_path(values.data)).absolute()
+    data = Path(os.path.abspath(user_path(values.data)))
     if not data.is_dir():
         raise DataError(
             f"{values.data}: is not a folder; give the one that holds mvtec, mnist, cifar10"
@@ -135,18 +148,17 @@ def _items(item: str | None) -> list[str]:
 
 
 def _seeds(values: flags.FlagValues) -> list[int]:
-    for text_ in values.seeds or []:
-        if not text_.isdecimal():
-            raise ConfigError(f"--seeds: {text_!r} is not a whole number")
-    return [int(seed) for seed in values.seeds or SCALES[values.scale].seeds]
+    given = own_flags.parse_seeds(values.seeds)
+    return list(dict.fromkeys(given)) or list(SCALES[values.scale].seeds)
 
 
 def _categories(values: flags.FlagValues, data: Path) -> list[str] | None:
     known = {*PAPER_CATEGORIES, *items.STAND_INS}
     for name in values.categories or []:
-        if name not in known and not (data / items.MVTEC / name).is_dir():
+        is_folder = name not in ("", ".") and (data / items.MVTEC / name).is_dir()
+        if name not in known and not is_folder:
             raise ConfigError(f"--categories: no category {name!r}; {suggestion(name, known)}")
-    return values.categories
+    return list(dict.fromkeys(values.categories or [])) or None
 
 
 def _changed(runs: list[Run], overrides: dict[str, Any]) -> list[Run]:

@@ -106,7 +106,7 @@ class _Worker:
     def __init__(self, grid: Grid) -> None:
         self._grid, self._commit, self._load = grid, _commit(), _loader(grid.workdir / "cache")
         self._cut_off = 0
-        self._before = self._latest()
+        self._before = len(self._lines())
 
     def take(self, run: GridRun, label: str) -> bool | None:
         """Sees to one run. Returns whether it has a result, or None if another process has it."""
@@ -126,23 +126,23 @@ class _Worker:
             settled = self._settled(run)  # another process may just have finished it
             return self._measure(run, folder, label) if settled is None else settled
 
-    def _latest(self) -> dict[str, grid_table.Line]:
-        """The last line of each config."""
+    def _lines(self) -> list[grid_table.Line]:
         if not self._grid.results.exists():
-            return {}
+            return []
         lines, cut_off = grid_table.parse_lines(self._grid.results)
         if cut_off > self._cut_off:
             grid_table.warn_cut_off(self._grid.results, cut_off)
             self._cut_off = cut_off
-        return {grid_table.config_key(line["config"]): line for line in lines}
+        return lines
 
     def _settled(self, run: GridRun) -> bool | None:
-        """Whether the run has ended well. None: not since this process began."""
-        key = config_key(run.config)
-        line = self._latest().get(key)
-        if line is None or ("evaluation" not in line and line == self._before.get(key)):
-            return None
-        return "evaluation" in line
+        """Whether the run has ended well. None: it has no result, or failed before this process."""
+        key, lines = config_key(run.config), self._lines()
+        for index in range(len(lines) - 1, -1, -1):
+            if grid_table.config_key(lines[index]["config"]) == key:
+                has_result = "evaluation" in lines[index]
+                return has_result if has_result or index >= self._before else None
+        return None
 
     def _measure(self, run: GridRun, folder: Path, label: str) -> bool:
         print(label, flush=True)

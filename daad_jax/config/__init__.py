@@ -29,6 +29,7 @@ from daad_jax.config.text import (
     from_flat,
     get_field,
     set_field,
+    set_fields,
     to_dict,
 )
 from daad_jax.config.validation import validate

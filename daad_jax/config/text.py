@@ -48,6 +48,17 @@ def set_field(config: Config, path: str, value: Any) -> None:
     setattr(holder, name, value)
 
 
+def set_fields(config: Config, values: Mapping[str, Any]) -> None:
+    """Sets fields by their dotted paths. `train.epochs` removes the config's own `train.steps`.
+
+    Raises what `set_field` raises.
+    """
+    for path, value in values.items():
+        set_field(config, path, value)
+    if values.get("train.epochs") is not None and "train.steps" not in values:
+        config.train.steps = None
+
+
 def check_type(path: str, value: Any, expected: Any) -> None:
     """Raises ConfigError, which names the field, if a value does not have the field's type."""
     if not fits(value, expected):

@@ -28,6 +28,16 @@ def mask_areas(masks: Masks) -> np.ndarray:
     return np.array([np.count_nonzero(np.asarray(mask)) for mask in masks], np.int64)
 
 
+def defective_shares(masks: Masks, labels: np.ndarray) -> np.ndarray:
+    """The defective share of each picture, float ``(n,)`` in 0 to 1.
+
+    `labels` is int ``(n,)``, 1 for defective. A defective picture whose mask is empty has NaN.
+    """
+    sizes = [np.prod(np.shape(mask)) for mask in masks]
+    shares = mask_areas(masks) / sizes
+    return np.where((shares == 0) & (labels == 1), np.nan, shares)
+
+
 def localization_metrics(
     masks: Masks | None,
     maps: np.ndarray,

@@ -106,7 +106,7 @@ def _html(block: Block, folder: Path) -> Html:
     match block:
         case Table(header, rows):
             cells = [[_lines(cell) for cell in row] for row in rows]
-            return page.table(header, cells)
+            return page.table([_lines(title) for title in header], cells)
         case Picture(file, caption):
             with Image.open(folder / file) as picture:
                 shown = page.image(np.asarray(picture.convert("RGB")), caption)

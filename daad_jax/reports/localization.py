@@ -1,10 +1,8 @@
 """The report's section on localisation: metrics of the map, and scores against defect area."""
 
-import numpy as np
-
 from daad_jax.data import ImageSet
 from daad_jax.evaluation.evaluate import Evaluation
-from daad_jax.evaluation.localization import mask_areas
+from daad_jax.evaluation.localization import defective_shares
 from daad_jax.reports import page, plots, text
 from daad_jax.reports.page import Html
 from daad_jax.scoring.scores import score_label
@@ -34,7 +32,7 @@ def section(evaluation: Evaluation, test: ImageSet) -> Html:
         ["metric", f"{evaluation.config.score.map} map"],
         [[label, f"{summary[name]:.4f}"] for name, label in _ROWS.items()],
     )
-    shares = mask_areas(test.masks) / [np.prod(mask.shape) for mask in test.masks]
+    shares = defective_shares(test.masks, test.labels)
     figures = []
     for name in dict.fromkeys([summary["decision"], "R", "A"]):
         if name in evaluation.scores:

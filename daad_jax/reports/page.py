@@ -147,12 +147,13 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]], *, total: boo
     """A table that scrolls inside its own box when the page is too narrow for it.
 
     The first column is for text and the others for numbers. Underscores of the header are shown as
-    spaces. `total` says whether the last row is a summary of the others.
+    spaces, except in elements. `total` says whether the last row is a summary of the others.
     """
     lines = [element("tr", *(element("td", cell) for cell in row)) for row in rows]
     if total:
         lines[-1] = Html(lines[-1].replace("<tr>", '<tr class="total">', 1))
-    head = element("thead", element("tr", *(element("th", words(cell)) for cell in header)))
+    titles = [cell if isinstance(cell, Html) else words(cell) for cell in header]
+    head = element("thead", element("tr", *(element("th", title) for title in titles)))
     body = element("tbody", join(lines))
     return element("div", element("table", head, body), class_="scroll")
 

@@ -212,24 +212,25 @@ def area_figure(
     """Draws a score against the share of the image that is defective, as Figure 6 of the paper.
 
     Good images are drawn at the left edge, spread at random, as the logarithmic axis has no zero.
-    `shares` is float ``(n,)`` in 0 to 1, 0 for an image without a defect, not all of them 0.
+    `shares` is float ``(n,)`` in 0 to 1, 0 for an image without a defect, not all of them 0. NaN is
+    not drawn.
     `scores` is float ``(n,)``. `name` is the label of the vertical axis, whose scale is that of
     `score_histogram`. The threshold is drawn as a dashed line.
     """
     figure, axes = _one_plot()
-    is_good, percent = shares == 0, 100 * shares
-    smallest = float(percent[~is_good].min())
+    is_good, is_bad, percent = shares == 0, shares > 0, 100 * shares
+    smallest, largest = float(percent[is_bad].min()), float(percent[is_bad].max())
     # A third of the axis' decades, but not less than half of one, is for the good images.
-    width = max(0.5, np.log10(percent.max() / smallest) / 3)
+    width = max(0.5, np.log10(largest / smallest) / 3)
     spread = np.random.default_rng(0).uniform(0.25, 0.95, int(is_good.sum()))
     places = percent.copy()
     places[is_good] = smallest * 10 ** (-width * spread)
-    for chosen, kind in ((is_good, GOOD), (~is_good, "defective")):
+    for chosen, kind in ((is_good, GOOD), (is_bad, "defective")):
         named = f"{kind} ({chosen.sum()})"
         axes.scatter(places[chosen], scores[chosen], s=9, alpha=0.6, linewidths=0, label=named)
     axes.axvline(smallest * 10 ** (-width * 0.12), color=_INK, linestyle=":", linewidth=1.0)
     axes.set(xscale="log", xlabel="defective share of the image in %", ylabel=name)
-    ticks = 10.0 ** np.arange(np.ceil(np.log10(smallest)), np.log10(percent.max()) + 0.01)
+    ticks = 10.0 ** np.arange(np.ceil(np.log10(smallest)), np.log10(largest) + 0.01)
     axes.set_xticks([*ticks], [f"{tick:g}" for tick in ticks])
     axes.xaxis.minorticks_off()
     if _show_tail(axes.yaxis, axes.set_yscale, scores) is not None:

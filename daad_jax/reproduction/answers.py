@@ -5,17 +5,19 @@ import statistics
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from scipy import stats
 
+from daad_jax.errors import DataError, warn
 from daad_jax.evaluation.evaluate import SCORES_FILE
 from daad_jax.reports.document import Block, Items, Table
 from daad_jax.reproduction import paper
 from daad_jax.reproduction.figures import read_scores
 from daad_jax.reproduction.items import Subject
-from daad_jax.reproduction.results import Results, complete, mean, mean_over
+from daad_jax.reproduction.results import Results, Values, complete, mean, mean_over
 from daad_jax.reproduction.scales import RATES, TITLES
 
 YES, NO, OPEN, NONE = "yes", "no", "undecided", "not run"
-_EACH = "Each category counts once, with its mean over seeds; the interval is two standard errors."
+_EACH = "Each category counts once, with its mean over seeds; ± is a 95 % interval (Student's t)."
 
 
 def rebuilding(results: Results, subjects: Sequence[Subject]) -> list[Block]:
@@ -39,7 +41,7 @@ def rebuilding(results: Results, subjects: Sequence[Subject]) -> list[Block]:
 
 
 def best_rate(results: Results, subjects: Sequence[Subject]) -> list[Block]:
-    """Is there a best rate in the middle? By the mean AUROC of R over the categories."""
+    """Is there a best rate in the middle? By the AUROC of R: the best inner rate and both ends."""
     printed = paper.numbers()["table4"]
     each = complete([[results.values(one, f"daad_r{r}") for r in RATES] for one in subjects])
     ours = {
@@ -47,14 +49,14 @@ def best_rate(results: Results, subjects: Sequence[Subject]) -> list[Block]:
         for place, rate in enumerate(RATES)
         if (values := mean_over([one[place] for one in each]))
     }
-    answer = NONE if len(ours) < len(RATES) else _in_the_middle(ours)
+    answer = NONE if len(ours) < len(RATES) else _in_the_middle(each)
     best = max(ours, key=lambda rate: mean(ours[rate]), default=None)
     best_text = "" if best is None else f" The best here is r = {best}."
     line = ", ".join(f"r = {rate}: {mean(values):.3f}" for rate, values in ours.items())
     theirs = ", ".join(f"r = {rate}: {auroc}" for rate, auroc in printed.items())
     return [
         f"**Is there a best rate in the middle? Here: {answer}.**{best_text} "
-        "The paper: yes, r = 8.",
+        f"The paper: yes, r = 8. It has to differ from r = 1 and from r = 16. {_EACH}",
         Items([f"paper (mean of 15): {theirs}", f"ours: {line or NONE}"]),
     ]
 
@@ -102,31 +104,32 @@ def _interval(gaps: Sequence[float]) -> str:
     if not gaps:
         return NONE
     middle = f"{statistics.fmean(gaps):+.3f}"
-    return middle if len(gaps) == 1 else f"{middle} ± {2 * _standard_error(gaps):.3f}"
+    return middle if len(gaps) == 1 else f"{middle} ± {_half_width(gaps):.3f}"
 
 
 def _decided(gaps: Sequence[float]) -> str:
-    """Whether a mean difference is above zero by more than two standard errors."""
+    """Whether the 95 % interval of a mean difference is above zero, below it, or holds it."""
     if len(gaps) < 2:
         return OPEN if gaps else NONE
-    middle, error = statistics.fmean(gaps), 2 * _standard_error(gaps)
+    middle, error = statistics.fmean(gaps), _half_width(gaps)
     return OPEN if abs(middle) <= error else YES if middle > 0 else NO
 
 
-def _standard_error(values: Sequence[float]) -> float:
-    return statistics.stdev(values) / math.sqrt(len(values))
+def _half_width(values: Sequence[float]) -> float:
+    """Half of the 95 % interval of a mean of at least two values."""
+    quantile = float(stats.t.ppf(0.975, len(values) - 1))
+    return quantile * statistics.stdev(values) / math.sqrt(len(values))
 
 
-def _in_the_middle(ours: Mapping[int, Mapping[int, float]]) -> str:
-    """Whether some inner rate is above both ends, seed by seed, by two standard errors."""
-    best = max(ours, key=lambda rate: mean(ours[rate]))
-    if best in (RATES[0], RATES[-1]):
-        return NO
-    answers = []
-    for end in (RATES[0], RATES[-1]):
-        shared = ours[best].keys() & ours[end].keys()
-        answers.append(_decided([ours[best][seed] - ours[end][seed] for seed in shared]))
-    return YES if answers == [YES, YES] else OPEN
+def _in_the_middle(each: Sequence[Sequence[Values]]) -> str:
+    """Whether the best inner rate is above both ends. `each` has a category's values by rate."""
+    columns = list(zip(*([mean(values) for values in one] for one in each), strict=True))
+    best = max(columns[1:-1], key=statistics.fmean)
+    answers = [
+        _decided([inner - end for inner, end in zip(best, column, strict=True)])
+        for column in (columns[0], columns[-1])
+    ]
+    return YES if answers == [YES, YES] else NO if NO in answers else OPEN
 
 
 def _errors(results: Results, subject: Subject, model: str) -> list[tuple[float, float]]:
@@ -134,10 +137,15 @@ def _errors(results: Results, subject: Subject, model: str) -> list[tuple[float,
     found = []
     for seed in results.of(subject, model):
         folder = results.folder(subject, model, seed)
-        if folder is not None and (folder / SCORES_FILE).is_file():
+        if folder is None or not (folder / SCORES_FILE).is_file():
+            continue
+        try:
             scores = read_scores(folder)
-            good, bad = (scores["R"][scores["label"] == label].mean() for label in (0, 1))
-            found.append((float(good), float(bad)))
+        except DataError as error:
+            warn(str(error))
+            continue
+        good, bad = (scores["R"][scores["label"] == label].mean() for label in (0, 1))
+        found.append((float(good), float(bad)))
     return found
 
 

@@ -2,7 +2,7 @@
 
 import csv
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,8 +11,9 @@ from scipy import ndimage
 
 from daad_jax.data import ImageSet, load_dataset
 from daad_jax.data.dataset import GOOD
+from daad_jax.errors import DataError, UserError, shown
 from daad_jax.evaluation.evaluate import SCORES_FILE
-from daad_jax.evaluation.localization import mask_areas
+from daad_jax.evaluation.localization import defective_shares, mask_areas
 from daad_jax.evaluation.metrics import image_auroc
 from daad_jax.evaluation.picking import middle_images
 from daad_jax.reports import plots
@@ -47,12 +48,8 @@ def reconstructions(
     Of each kind of picture it shows the one that stands in the middle by R over all models. The
     pictures are written into `folder`.
     """
-    blocks: list[Block] = []
-    for subject in subjects:
-        trained, missing = _trained(results, item, subject, seed)
-        blocks += _missing(results, subject, missing)
-        if not trained:
-            continue
+
+    def draw(subject: Subject, trained: Sequence[Trained]) -> list[Block]:
         test = _test_images(trained[0])
         chosen = middle_images(test.kinds, [one.scores["R"] for one in trained])[:_MOST_KINDS]
         columns = [("input", [Cell(_outlined(test, index)) for index in chosen])]
@@ -68,23 +65,19 @@ def reconstructions(
             f"`{subject.category}`, seed {seed}: of each kind the test picture in the middle by R, "
             "defects outlined, and its reconstruction by each model with R above it."
         )
-        blocks.append(Picture(file, caption))
-    return blocks
+        return [Picture(file, caption)]
+
+    return _each(item, results, subjects, seed, draw)
 
 
 def figure6(results: Results, subjects: Sequence[Subject], folder: Path, seed: int) -> list[Block]:
     """Figure 6: R and A of DAAD and DAAD+ against the share of the picture that is defective."""
-    blocks: list[Block] = []
-    for subject in subjects:
-        trained, missing = _trained(results, "figure6", subject, seed)
-        blocks += _missing(results, subject, missing)
-        if not trained:
-            continue
+
+    def draw(subject: Subject, trained: Sequence[Trained]) -> list[Block]:
         test = _test_images(trained[0])
-        if test.masks is None:
-            blocks.append(f"`{subject.category}`: has no masks, so areas are not known.")
-            continue
-        shares = mask_areas(test.masks) / [np.prod(mask.shape) for mask in test.masks]
+        if test.masks is None or not mask_areas(test.masks).any():
+            return [f"`{subject.category}`: has no masks, so areas are not known."]
+        shares = defective_shares(test.masks, test.labels)
         drawn = [(one, name) for one in trained for name in _named(one)]
         panels = [(f"{one.title}: {name}", one.scores[name]) for one, name in drawn]
         file = f"{IMAGES}/figure6_{subject.category}.png"
@@ -94,7 +87,28 @@ def figure6(results: Results, subjects: Sequence[Subject], folder: Path, seed: i
             f"`{subject.category}`, seed {seed}: score against the defective share of the picture. "
             "A of DAAD is its R."
         )
-        blocks += [Picture(file, caption), _by_area(test, shares, panels)]
+        return [Picture(file, caption), _by_area(test, shares, panels)]
+
+    return _each("figure6", results, subjects, seed, draw)
+
+
+def _each(
+    item: str,
+    results: Results,
+    subjects: Sequence[Subject],
+    seed: int,
+    draw: Callable[[Subject, Sequence[Trained]], list[Block]],
+) -> list[Block]:
+    """What `draw` makes of each subject with finished runs, and what is missing or damaged."""
+    blocks: list[Block] = []
+    for subject in subjects:
+        try:
+            trained, missing = _trained(results, item, subject, seed)
+            blocks += _missing(results, subject, missing)
+            if trained:
+                blocks += draw(subject, trained)
+        except UserError as error:
+            blocks.append(f"`{subject.category}`: cannot be drawn: {shown(str(error))}")
     return blocks
 
 
@@ -139,12 +153,19 @@ def _missing(results: Results, subject: Subject, titles: Sequence[str]) -> list[
 
 
 def read_scores(folder: Path) -> dict[str, np.ndarray]:
-    """The scores of a run's test images by name, float64 ``(n,)``, and ``label``, int ``(n,)``."""
-    with (folder / SCORES_FILE).open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    names = [name for name in rows[0] if name not in ("image", "kind", "label", "defective")]
-    scores = {name: np.array([float(row[name]) for row in rows]) for name in names}
-    return scores | {"label": np.array([int(row["label"]) for row in rows])}
+    """The scores of a run's test images by name, float64 ``(n,)``, and ``label``, int ``(n,)``.
+
+    Raises DataError if the file is missing or damaged.
+    """
+    path = folder / SCORES_FILE
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        names = [name for name in rows[0] if name not in ("image", "kind", "label", "defective")]
+        scores = {name: np.array([float(row[name]) for row in rows]) for name in names}
+        return scores | {"label": np.array([int(row["label"]) for row in rows])}
+    except (OSError, ValueError, LookupError, TypeError, csv.Error) as error:
+        raise DataError(f"{path}: cannot be read ({error}); evaluate the run again") from error
 
 
 def _test_images(trained: Trained) -> ImageSet:

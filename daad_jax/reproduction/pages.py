@@ -116,7 +116,7 @@ def _sections(report: Report, one: Shown) -> list[Section]:
     found = [Section(ITEMS[one.item].title, [*blocks, *_failures(results)])]
     if one.item == "table3":
         asked = [*answers.memory(results, one.subjects), *answers.plus(results, one.subjects)]
-        found.append(Section(_QUESTIONS, asked))
+        found.append(Section(_QUESTIONS, [*asked, *tables.brightness(results, one.subjects)]))
     if one.item == "table4":
         rates = answers.rebuilding(results, one.subjects)
         found.append(Section(_QUESTIONS, [*rates, *answers.best_rate(results, one.subjects)]))

@@ -46,7 +46,7 @@ def table1(results: Results, subjects: Sequence[Subject]) -> list[Block]:
     notes = [f"{name}: {one['note']}." for name, one in methods.items() if "note" in one]
     return [
         Table([*header, *_control_titles()], rows),
-        *_brightness(results, subjects),
+        *brightness(results, subjects),
         "The rivals, and DAAD+ as Ours, as the paper quotes them:",
         Table(["category", *methods], quotes),
         Items(notes),
@@ -96,7 +96,7 @@ def table3(results: Results, subjects: Sequence[Subject]) -> list[Block]:
     return [
         "Each cell has ours, the paper's number, and our difference to it with the verdict.",
         Table(["category", *(TITLES[model] for model in models), *_CONTROLS.values()], rows),
-        *_brightness(results, subjects),
+        *brightness(results, subjects),
     ]
 
 
@@ -150,7 +150,7 @@ def _by_subject(
     texts: list[Block] = [f"Missing, because not on disk: {absent}."] if absent else []
     names = ", ".join(one.category for one in done) or "no category yet"
     texts.append(f"Our mean is over the categories that have every row: {names}.")
-    return [*texts, Table(header, rows)]
+    return [*texts, Table(header, rows), *brightness(results, present)]
 
 
 def _mean_row(
@@ -164,7 +164,8 @@ def _mean_row(
     ours, missing = _mean(results, subjects, "daad_plus", of)
     gap = "" if missing else difference(ours, printed)
     beside = [_partial(*_mean(results, subjects, model, of), of) for model in (DEFAULT, "ae")]
-    found = {name: [_controls(results, one, name) for one in subjects] for name in _CONTROLS}
+    own = _own(subjects, of)
+    found = {name: [_controls(results, one, name) for one in own] for name in _CONTROLS}
     means = [mean_over([values for values in each if values]) for each in found.values()]
     controls = [f"{mean(values):.3f}" if values else "" for values in means]
     cells = [label, printed or "", shown(ours), gap, verdict(ours, printed, missing, of)]
@@ -197,9 +198,13 @@ def _mean(
 ) -> tuple[dict[int, float], int]:
     """Our mean over the subjects that the paper has too, and how many of them are missing."""
     total = len(PAPER_CATEGORIES) if of == CATEGORIES else 10
-    own = [one for one in subjects if of != CATEGORIES or one.category in PAPER_CATEGORIES]
-    found = [values for one in own if (values := results.values(one, model))]
+    found = [values for one in _own(subjects, of) if (values := results.values(one, model))]
     return mean_over(found), total - len(found)
+
+
+def _own(subjects: Sequence[Subject], of: str) -> list[Subject]:
+    """The subjects that the paper has too."""
+    return [one for one in subjects if of != CATEGORIES or one.category in PAPER_CATEGORIES]
 
 
 def _name(results: Results, subject: Subject) -> str:
@@ -244,7 +249,7 @@ def _controls(
     return next((values for values in found if values), {})
 
 
-def _brightness(results: Results, subjects: Sequence[Subject]) -> list[Block]:
+def brightness(results: Results, subjects: Sequence[Subject]) -> list[Block]:
     """A warning for each category that mean brightness alone decides."""
     found = {}
     for subject in subjects:

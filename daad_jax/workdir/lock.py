@@ -20,17 +20,17 @@ LOCK_FILE = ".lock"
 
 
 @contextlib.contextmanager
-def hold(workdir: Path, name: str = LOCK_FILE) -> Iterator[None]:
+def hold(workdir: Path, name: str = LOCK_FILE, *, wait: bool = False) -> Iterator[None]:
     """Locks a workdir until the context ends, and creates it if it does not exist.
 
     The file of that name, ``.lock`` by default, stays afterwards. Only the lock on it counts. On
     file systems without locks this prints a warning and continues.
 
-    Raises InUseError without waiting if the workdir is already locked.
+    If the workdir is already locked, this waits with `wait`, else raises InUseError.
     """
     workdir.mkdir(parents=True, exist_ok=True)
     with (workdir / name).open("a") as file:
-        _lock(file, workdir)
+        _lock(file, workdir, wait)
         yield
 
 
@@ -53,11 +53,11 @@ def wait_until_free(workdir: Path) -> None:
             time.sleep(0.2)
 
 
-def _lock(file: IO[str], workdir: Path) -> None:
+def _lock(file: IO[str], workdir: Path, wait: bool) -> None:
     try:
         if fcntl is None:
             raise OSError("no fcntl")
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError as error:
         raise InUseError(
             f"{workdir}: another process trains or evaluates there; wait until it ends or choose "

@@ -123,6 +123,10 @@ def test_a_dry_run_prints_time_and_memory_and_runs_nothing(call, tmp_path, capsy
         ([], "name a table or figure: table1, table2"),
         (["table3", "--scale=smal"], "no scale 'smal'; did you mean 'small'?"),
         (["table3", "--seeds=a"], "--seeds: 'a' is not a whole number"),
+        (["table3", "--seeds=--1"], "--seeds: '--1' is not a whole number"),
+        (["table3", "--categories=screw,"], "--categories: no category ''"),
+        (["table3", "--config.data.category=tile"], "the item decides it; use --categories"),
+        (["table3", "--config.seed=4"], "--config.seed: the item decides it; use --seeds"),
         (["table3", "--categories=scerw"], "no category 'scerw'; did you mean 'screw'?"),
         (["table3", "--data=nowhere"], "nowhere: is not a folder; give the one that holds mvtec"),
         (["table3", "--categories=grid"], "holds none of mvtec/CATEGORY with CATEGORY in grid"),
@@ -138,6 +142,20 @@ def test_unusable_flags_stop_before_the_first_run(data, tmp_path, flags, message
     assert message in error
     assert error.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_what_is_named_twice_counts_once(call, tmp_path):
+    assert call("table4", "--seeds=0,0", "--categories=screw,screw") == 0
+    assert len(lines(tmp_path)) == 6
+    page = (tmp_path / "out" / "table4.md").read_text()
+    assert "| table4 | 6 of 6 | 0 | 0 | 0 |" in page
+
+
+def test_epochs_replace_the_steps_of_a_scale_on_the_page_too(call, tmp_path):
+    assert call("table4", "--seeds=0", "--categories=screw", "--config.train.epochs=50") == 0
+    page = (tmp_path / "out" / "table4.md").read_text()
+    assert "| epochs | 1000 | 50 |" in page
+    assert "| updates |" not in page
 
 
 @pytest.mark.slow

@@ -84,6 +84,23 @@ def test_a_run_that_ended_just_before_it_was_claimed_is_not_run_again(grid, monk
     assert seeds(grid) == [0, 1]
 
 
+def test_a_run_that_fails_again_in_another_process_is_not_run_once_more(grid, monkeypatch):
+    config = runs.config_lib.to_dict(grid.runs[0].config)
+    failed = {"seed": 0, "config": config, "error": "loss is not finite"}
+    grid_table.append(grid.results, failed)
+    claim = held(grid)
+    claim.__enter__()
+
+    def fail_again(_):
+        grid_table.append(grid.results, failed)
+        claim.__exit__(None, None, None)
+
+    monkeypatch.setattr(runs.time, "sleep", fail_again)
+    with pytest.raises(GridError, match="1 of 2 runs failed"):
+        runs.run_all(grid)
+    assert seeds(grid) == [0, 1, 0]
+
+
 def test_a_result_without_a_newer_field_counts(grid):
     config = runs.config_lib.to_dict(grid.runs[0].config)
     del config["data"]["tile"]

@@ -166,6 +166,12 @@ def test_area_figure_has_good_images_left_of_all_defects():
     assert legend == ["good (2)", "defective (2)", "threshold"]
 
 
+def test_area_figure_leaves_out_defects_of_unknown_area():
+    (axes,) = plots.area_figure(np.array([0.0, np.nan, 0.5]), np.array([0.1, 0.2, 0.3])).axes
+    legend = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert legend == ["good (1)", "defective (1)"]
+
+
 @pytest.mark.parametrize("shares", [[1.0], [0.0, 0.01], [1e-6, 0.0], [0.2, 0.2]])
 def test_area_figure_of_few_images(shares):
     values = np.arange(1.0, 1.0 + len(shares))

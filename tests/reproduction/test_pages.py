@@ -40,7 +40,7 @@ def line(run, folder, brightness=0.5):
 
 def write_scores(folder, rate):
     """Errors that fall with the rate."""
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     with (folder / "scores.csv").open("w", newline="") as file:
         rows = [
             ["image", "kind", "label", "R"],
@@ -54,7 +54,7 @@ def write_scores(folder, rate):
 def make(tmp_path):
     """Writes the page of an item at the small scale. Returns its Markdown."""
     for name in ("screw", "magnetic_tile"):
-        (tmp_path / "data" / MVTEC / name).mkdir(parents=True)
+        (tmp_path / "data" / MVTEC / name).mkdir(parents=True, exist_ok=True)
 
     def make(item, finished=lambda run: True, broken=lambda run: False, seeds=(0, 1)):
         runs = items.runs(item, "small", tmp_path / "data", seeds)
@@ -132,6 +132,11 @@ def test_table_2_compares_means_of_all_classes_only(make):
     assert "- MemAE: another protocol" in page
 
 
+def test_the_means_of_the_controls_are_over_the_same_categories_as_ours(make):
+    page = make("table1")
+    assert row(page, "mean")[6:9] == ["0.660", "1.000", "0.550"]  # of `screw` alone
+
+
 def test_table_3_answers_two_questions(make):
     page = make("table3")
     assert "**Does the memory beat no memory? Here: yes.** The paper: yes, by +0.051." in page
@@ -149,6 +154,32 @@ def test_table_4_answers_two_questions(make):
     assert row(page, "8")[1:6] == ["0.845", *["0.905 ± 0.007"] * 4]
     assert "Missing, because not on disk: `carpet`, " in page
     assert "categories that have every row: screw, magnetic_tile, gravel." in page
+
+
+def test_a_best_rate_needs_a_difference_from_both_ends(make, monkeypatch):
+    monkeypatch.setitem(RATE_AUROC, "daad_r16", 0.895)
+    question = "**Is there a best rate in the middle? Here: "
+    assert f"{question}yes.**" in make("table4")
+    one = make("table4", lambda run: run.subject.category == "gravel")
+    assert f"{question}undecided.**" in one
+    monkeypatch.setitem(RATE_AUROC, "daad_r16", 0.95)
+    assert f"{question}no.** The best here is r = 16." in make("table4")
+
+
+def test_damaged_scores_leave_out_what_needs_them(make, monkeypatch, capsys):
+    def damage(folder, rate):
+        write(folder, rate)
+        if rate == 4:
+            (folder / "scores.csv").write_text("image,kind,label,R\n")
+
+    write = write_scores
+    monkeypatch.setattr("tests.reproduction.test_pages.write_scores", damage)
+    page = make("table4")
+    assert "| gravel, r = 8 |" in page
+    assert "| gravel, r = 4 |" not in page
+    assert "scores.csv: cannot be read" in capsys.readouterr().err
+    page = make("figure5")
+    assert "`gravel`: cannot be drawn: " in page
 
 
 def test_our_mean_leaves_out_what_is_not_whole(make):

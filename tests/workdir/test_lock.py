@@ -42,6 +42,19 @@ def test_waiting_ends_when_the_workdir_is_free(tmp_path):
         waiting.result(timeout=20)
 
 
+def test_a_lock_that_waits_is_taken_when_the_other_ends(tmp_path):
+    def take():
+        with lock.hold(tmp_path, wait=True):
+            pass
+
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        with lock.hold(tmp_path):
+            waiting = pool.submit(take)
+            with pytest.raises(concurrent.futures.TimeoutError):
+                waiting.result(timeout=0.5)
+        waiting.result(timeout=20)
+
+
 @pytest.mark.parametrize("system", ["no locks", "no fcntl"])
 def test_where_files_cannot_be_locked_there_is_a_warning(tmp_path, system, monkeypatch, capsys):
     def refuse(*_):
