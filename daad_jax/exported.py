@@ -28,7 +28,7 @@ METADATA, PROGRAM, SUMS = "metadata.json", "program.vhlo", "SHA256SUMS"
 REFERENCE, IGNORE, PARAMETERS = "reference.npy", "ignore.npy", "parameters/"
 MAX_DIFFERENCE = 0.05
 """The largest `ExportedDetector.difference` that `load_exported` accepts."""
-_LIMITS = {METADATA: 1 << 20, PROGRAM: 1 << 28, REFERENCE: 1 << 26, IGNORE: 1 << 28, SUMS: 1 << 22}
+_LIMITS = {METADATA: 1 << 20, PROGRAM: 1 << 28, REFERENCE: 1 << 29, IGNORE: 1 << 28, SUMS: 1 << 22}
 _MOST_PARTS, _MOST_BYTES = 10_000, 1 << 32
 _MAX_BATCH = 4096
 # Other calls could run any function that jaxlib has registered.
@@ -371,7 +371,10 @@ def _open(picture: Any, whole_range: bool) -> Any:
 def _to_mode(image: Any, channels: int, value_range: Any) -> Any:
     """Converts a Pillow image to "RGB" or "L", over black where it is transparent."""
     if image.mode.startswith(("I;16", "F")):
-        image = Image.fromarray(_scale(np.asarray(image), image.mode == "F", value_range))
+        values, key = np.asarray(image), image.info.get("transparency")
+        if isinstance(key, int):
+            values = np.where(values == key, 0, values).astype(values.dtype)
+        image = Image.fromarray(_scale(values, image.mode == "F", value_range))
     elif image.mode == "I":
         raise ExportError("has grey values of 32 bits; convert it to 16 or 8 bits")
     elif image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:

@@ -16,7 +16,7 @@ from daad_jax.data import display_name, load_dataset
 from daad_jax.data.decode import decode_image, read_bytes
 from daad_jax.data.inputs import list_inputs
 from daad_jax.errors import CheckpointError, ConfigError, DataError
-from daad_jax.exported import ExportError, load_exported
+from daad_jax.exported import ExportError
 from daad_jax.runtime.files import user_path
 from daad_jax.scoring.detector import Detector, load
 from daad_jax.scoring.export import export_detector
@@ -52,11 +52,11 @@ def run(argv: Sequence[str]) -> None:
     if output.suffix == ".onnx":
         difference = export_onnx(output, detector, reference)
     else:
-        export_detector(output, detector, reference, _training(detector, workdir))
+        about = _training(detector, workdir)
         try:
-            difference = load_exported(output).difference
+            difference = export_detector(output, detector, reference, about)
         except ExportError as error:
-            raise CheckpointError(str(error)) from error
+            raise CheckpointError(f"{output}: is not written: {error}") from error
     size = output.stat().st_size / 2**20
     print(f"{display_name(output)}: {size:.1f} MiB, {len(reference)} reference pictures")
     print(f"their scores from the file differ by {difference:.2g} of the score's spread")

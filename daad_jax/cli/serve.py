@@ -47,11 +47,12 @@ def run(argv: Sequence[str]) -> None:
         warn(f"--host: all who reach {values.host} can use the service; set --token_file")
     compiler.keep_programs(values.cache_dir)
     path = user_path(words[0])
-    loaded = model.load(path)
-    host, port = bound.getsockname()[:2]
-    shown = f"[{host}]" if ":" in host else host
-    print(f"serving {path} ({loaded.hash}) on http://{shown}:{port}", flush=True)
-    server.serve(service.Service(loaded, chosen), bound, token)
+    with server.Reload() as reload:  # before the file is read
+        loaded = model.load(path)
+        host, port = bound.getsockname()[:2]
+        shown = f"[{host}]" if ":" in host else host
+        print(f"serving {path} ({loaded.hash}) on http://{shown}:{port}", flush=True)
+        server.serve(service.Service(loaded, chosen), bound, token, reload)
 
 
 def _define_flags() -> flags.FlagValues:

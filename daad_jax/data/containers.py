@@ -203,7 +203,7 @@ def _directories(content: bytes, most: int) -> Iterator[_Directory]:
     counter, pointer = (f"{order}Q", f"{order}Q") if version == 43 else (f"{order}H", f"{order}I")
     size, seen = 20 if version == 43 else 12, set[int]()
     (at,) = struct.unpack_from(pointer, content, struct.calcsize(pointer))
-    while at and at not in seen and len(seen) < most:
+    while 0 < at < len(content) and at not in seen and len(seen) < most:
         seen.add(at)
         (count,) = struct.unpack_from(counter, content, at)
         begin = at + struct.calcsize(counter)

@@ -101,8 +101,8 @@ def split(detector: Detector) -> Parts:
 
 def export_detector(
     path: Path, detector: Detector, reference: np.ndarray, about: dict[str, Any]
-) -> None:
-    """Writes a detector with its threshold to a file, atomically.
+) -> float:
+    """Writes a detector with its threshold to a file, atomically, after loading it once.
 
     Args:
         path: the file; its folder must exist.
@@ -111,7 +111,8 @@ def export_detector(
             as `Detector.prepare` returns them, but with ``data.brightness="kept"``.
         about: what the file says of the training; JSON.
 
-    Raises NonFiniteError if a score of the reference is not finite.
+    Returns `ExportedDetector.difference` of the file. Raises NonFiniteError if a score of the
+    reference is not finite, and ExportError if the file cannot be used.
     """
     data, parts = detector.config.data, split(detector)
 
@@ -137,7 +138,7 @@ def export_detector(
     if data.ignore and data.ignored_boxes() is None:
         content[exported.IGNORE] = _npy(ignore_mask(data.ignore))
     content |= {f"{name}.npy": _npy(array) for name, array in parts.parameters.items()}
-    _write(path, content)
+    return _write(path, content)
 
 
 def sizes(detector: Detector) -> tuple[int, ...]:
@@ -255,9 +256,11 @@ def _npy(array: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def _write(path: Path, parts: dict[str, bytes]) -> None:
+def _write(path: Path, parts: dict[str, bytes]) -> float:
     sums = {name: hashlib.sha256(content).hexdigest() for name, content in parts.items()}
     lines = "".join(f"{digest}  {name}\n" for name, digest in sums.items())
-    with replacing(path) as partial, zipfile.ZipFile(partial, "w") as file:
-        for name, content in {**parts, exported.SUMS: lines.encode()}.items():
-            file.writestr(zipfile.ZipInfo(name, _EPOCH), content)
+    with replacing(path) as partial:
+        with zipfile.ZipFile(partial, "w") as file:
+            for name, content in {**parts, exported.SUMS: lines.encode()}.items():
+                file.writestr(zipfile.ZipInfo(name, _EPOCH), content)
+        return exported.load_exported(partial).difference

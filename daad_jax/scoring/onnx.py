@@ -11,6 +11,7 @@ import numpy as np
 
 from daad_jax.data.tiles import tiling
 from daad_jax.errors import ConfigError
+from daad_jax.exported import MAX_DIFFERENCE
 from daad_jax.runtime.files import replacing
 from daad_jax.scoring.detector import Detector
 from daad_jax.scoring.export import Parts, Results, preparation_metadata, split
@@ -27,7 +28,7 @@ def export_onnx(path: Path, detector: Detector, reference: np.ndarray) -> float:
 
     `reference` are pictures as in `daad_jax.scoring.export.export_detector`. Returns the largest
     difference of their decision scores in ONNX Runtime, divided by their spread on good pictures.
-    Raises ConfigError if jax2onnx is missing or cannot write this model.
+    Raises ConfigError if jax2onnx is missing, cannot write this model, or its scores differ.
     """
     data, calibration = detector.config.data, detector.calibration
     if tiling(data) or data.has_validity or data.brightness == "equal":
@@ -44,10 +45,9 @@ def export_onnx(path: Path, detector: Detector, reference: np.ndarray) -> float:
     try:
         model = _convert(onnx, jax2onnx, parts, scored, wanted, reference.shape[1:])
         onnx.helper.set_model_props(model, {_METADATA: json.dumps(about)})
-        with replacing(path) as partial:
-            onnx.save(model, partial)
-            session = runtime.InferenceSession(partial, providers=["CPUExecutionProvider"])
-            (after,) = session.run(["decision_score"], {_IMAGES: reference})
+        content = model.SerializeToString()
+        session = runtime.InferenceSession(content, providers=["CPUExecutionProvider"])
+        (after,) = session.run(["decision_score"], {_IMAGES: reference})
     except Exception as error:  # jax2onnx raises many types for operations that it does not know
         reason = " ".join(str(error).split())[:200]
         raise ConfigError(
@@ -56,7 +56,15 @@ def export_onnx(path: Path, detector: Detector, reference: np.ndarray) -> float:
         ) from error
     before = np.asarray(wanted["decision_score"])
     good = before if calibration is None else np.array(calibration.good_scores)
-    return float(np.max(np.abs(after - before)) / (np.std(good) or 1.0))
+    difference = float(np.max(np.abs(after - before)) / (np.std(good) or 1.0))
+    if not difference <= MAX_DIFFERENCE:
+        raise ConfigError(
+            f"export: scores in ONNX Runtime differ by {difference:.2g} of their spread; write a "
+            "file that does not end in .onnx"
+        )
+    with replacing(path) as partial:
+        partial.write_bytes(content)
+    return difference
 
 
 def _convert(

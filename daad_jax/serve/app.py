@@ -192,10 +192,10 @@ class Guard:
         async def counted(message: _Message) -> None:
             if message["type"] == "http.response.start":
                 metrics.requests.labels(path, message["status"]).inc()
-                headers = message.setdefault("headers", [])
-                headers.append((b"x-content-type-options", b"nosniff"))
+                headers = [*message.get("headers", ()), (b"x-content-type-options", b"nosniff")]
                 if self._service.draining:
                     headers.append((b"connection", b"close"))
+                message = {**message, "headers": headers}
             await send(message)
 
         self._open += 1

@@ -76,6 +76,8 @@ class Bodies:
         except TimeoutError as error:
             message = f"the body took more than {self._limits.seconds:g} s"
             raise HTTPException(408, message) from error
+        except UnicodeError as error:
+            raise HTTPException(400, "content-type: names no character set") from error
         if not content:
             raise HTTPException(400, "the body is empty; send a picture")
         return [Sent(FIELD, content)]

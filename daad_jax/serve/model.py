@@ -1,8 +1,11 @@
 """An exported file, ready to answer: pictures are checked and prepared, batches are scored."""
 
+import contextlib
+import threading
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
 import numpy as np
 from PIL import Image
 
@@ -13,7 +16,9 @@ from daad_jax.errors import BadFileError, DataError
 from daad_jax.exported import ExportedDetector, ExportError, load_exported
 
 # Each scan of a progressive JPEG goes over all of its pixels; encoders write about ten.
-_SCAN, _MOST_SCANS = b"\xff\xda", 100
+_JPEG, _SCAN, _MOST_SCANS = b"\xff\xd8\xff", b"\xff\xda", 100
+_LARGE = 8_000_000  # pixels; decoding takes up to 30 bytes for each
+_one_large = threading.Lock()
 
 _BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 
@@ -83,11 +88,13 @@ class Model:
             width, height = header.size
             reason = f"has {width} x {height} pixels; send at most {most_pixels:,}"
             raise TooLargeError(name, reason)
-        if content.count(_SCAN) > _MOST_SCANS:
+        if content.startswith(_JPEG) and content.count(_SCAN) > _MOST_SCANS:
             raise BadFileError(name, f"has more than {_MOST_SCANS} scans; save it again")
+        large = header is None or header.size[0] * header.size[1] > _LARGE
         try:
-            picture = decode.decode_picture(content, name, self._config)
-            pixels = self._detector.prepare(picture)
+            with _one_large if large else contextlib.nullcontext():
+                picture = decode.decode_picture(content, name, self._config)
+                pixels = self._detector.prepare(np.asarray(picture))  # upright, without metadata
         except BadFileError as error:
             if isinstance(error.__cause__, _BOMBS):
                 raise TooLargeError(name, error.reason) from error
@@ -121,5 +128,9 @@ def load(path: Path) -> Model:
     except ExportError as error:
         raise DataError(str(error)) from error
     for size in model.batch_sizes:
-        model.score(np.zeros((size, *model.metadata["input_shape"]), np.uint8))
+        try:
+            model.score(np.zeros((size, *model.metadata["input_shape"]), np.uint8))
+        except jax.errors.JaxRuntimeError as error:
+            reason = " ".join(str(error).split())[:200]
+            raise DataError(f"{path}: cannot run here in batches of {size} ({reason})") from error
     return model

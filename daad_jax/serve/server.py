@@ -24,16 +24,19 @@ _HEAD_SECONDS = 10.0
 # After an answer that came before its request's end, the rest is read and dropped for so long:
 # closing at once would reset the connection, and the client might never see the answer.
 _REST_SECONDS = 2.0
+_WRITE_SECONDS = 60.0  # how long a client may read nothing of its answer
 _DRAIN_SECONDS = 0.5  # for requests that are on their way on open connections
 _BACKLOG = 2048
 
 
 class _Protocol(HttpToolsProtocol):
-    """uvicorn's connection, which would wait for ever for a head and read one of any size."""
+    """uvicorn's connection, with limits on heads and on clients that do not read."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        transport.set_write_buffer_limits(0)  # any unsent byte counts
         self._timer: asyncio.TimerHandle | None = None
+        self._stalled: asyncio.TimerHandle | None = None
         self._head, self._head_bytes = True, 0
         self._close_after(_HEAD_SECONDS)
 
@@ -55,14 +58,25 @@ class _Protocol(HttpToolsProtocol):
         self._head, self._head_bytes = True, 0
         self._stop_timer()
         super().on_message_complete()
+        if self.cycle.response_complete:  # its keep-alive timer ended with the rest of the body
+            self._close_after(_HEAD_SECONDS)
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
         if not self._head and not self.pipeline and not self.transport.is_closing():
             self._close_after(_REST_SECONDS)
 
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._stalled = self.loop.call_later(_WRITE_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._stop_stalled()
+
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
+        self._stop_stalled()
         super().connection_lost(exc)
 
     def _close_after(self, seconds: float) -> None:
@@ -82,17 +96,44 @@ class _Protocol(HttpToolsProtocol):
         self.transport.write(f"{head}content-length: {len(detail)}\r\n\r\n".encode() + detail)
         self.transport.close()
 
+    def _stop_stalled(self) -> None:
+        if self._stalled is not None:
+            self._stalled.cancel()
+            self._stalled = None
+
     def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
 
-class Server(uvicorn.Server):
-    """uvicorn's server; signals are those of `daad_jax.runtime.signals`, and SIGHUP reloads."""
+class Reload:
+    """Whether someone has asked to load the model's file again. Within its context SIGHUP does."""
 
-    def __init__(self, service: Service, token: str | None) -> None:
-        """Takes what to serve."""
+    def __init__(self) -> None:
+        """Attributes: `asked`."""
+        self.asked = False
+
+    def __enter__(self) -> "Reload":
+        main = threading.current_thread() is threading.main_thread()
+        self._usable = main and hasattr(signal, "SIGHUP")
+        if self._usable:
+            self._before = signal.signal(signal.SIGHUP, self._ask)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._usable:
+            signal.signal(signal.SIGHUP, self._before)
+
+    def _ask(self, *_: object) -> None:
+        self.asked = True
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server; signals are those of `daad_jax.runtime.signals`."""
+
+    def __init__(self, service: Service, token: str | None, reload: Reload) -> None:
+        """Takes what to serve, and who asks to load the model's file again."""
         super().__init__(
             uvicorn.Config(
                 build_app(service, token),
@@ -109,29 +150,18 @@ class Server(uvicorn.Server):
                 timeout_graceful_shutdown=round(2 * service.limits.seconds),
             )
         )
-        self._service, self._asked = service, False
+        self._service, self._reload = service, reload
         self._reloading: asyncio.Task[None] | None = None
-
-    def ask_to_reload(self, *_: object) -> None:
-        """Loads the model's file again within a tenth of a second. A signal handler."""
-        self._asked = True
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Takes SIGHUP only."""
-        main = threading.current_thread() is threading.main_thread()
-        usable = main and hasattr(signal, "SIGHUP")
-        before = signal.signal(signal.SIGHUP, self.ask_to_reload) if usable else None
-        try:
-            yield
-        finally:
-            if before is not None:
-                signal.signal(signal.SIGHUP, before)
+        """Takes none."""
+        yield
 
     async def on_tick(self, counter: int) -> bool:
         """Begins a reload if one was asked for. Returns whether to stop."""
-        if self._asked and (self._reloading is None or self._reloading.done()):
-            self._asked = False
+        if self._reload.asked and (self._reloading is None or self._reloading.done()):
+            self._reload.asked = False
             self._reloading = asyncio.create_task(self._service.reload())
         return signals.requested() or await super().on_tick(counter)
 
@@ -168,15 +198,15 @@ def bind(host: str, port: int) -> socket.socket:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(address)
         bound.setblocking(False)
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ConfigError(
-            f"--port: {host}:{port} cannot be used ({reason}); give another"
+            f"--host, --port: {host}:{port} cannot be used ({reason}); give another"
         ) from error
     return bound
 
 
-def serve(service: Service, bound: socket.socket, token: str | None) -> None:
+def serve(service: Service, bound: socket.socket, token: str | None, reload: Reload) -> None:
     """Serves until SIGTERM or SIGINT, then answers what has come and returns."""
     logging.getLogger("python_multipart").setLevel(logging.ERROR)  # a line for each broken form
     warnings.filterwarnings("ignore", module="PIL")  # of damaged pictures
@@ -185,7 +215,7 @@ def serve(service: Service, bound: socket.socket, token: str | None) -> None:
 
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 65536)), hard))
-    Server(service, token).run([bound])
+    Server(service, token, reload).run([bound])
 
 
 def _accept_all(listener: socket.socket) -> Iterator[socket.socket]:

@@ -118,15 +118,17 @@ class Service:
             prepared = await loop.run_in_executor(
                 self._threads, model.prepare, sent.content, sent.name, most
             )
+            scored = await self._batcher.score(model, prepared.pixels)
         except BadFileError as error:
             self.metrics.pictures.labels("unusable").inc()
             return Row(path=sent.name, error=error.reason), error
-        try:
-            scored = await self._batcher.score(model, prepared.pixels)
         except Exception as error:
             print(f"error: scoring failed: {error!r}", file=sys.stderr, flush=True)
             raise HTTPException(500, "scoring failed; the service's log says why") from error
         row = _row(sent.name, scored)
+        if row.error is not None:
+            self.metrics.pictures.labels("unusable").inc()
+            return row, None
         if with_map:
             encode = functools.partial(_encode, scored.anomaly_map[prepared.box.region])
             row.map, row.map_maximum = await loop.run_in_executor(self._threads, encode)

@@ -45,7 +45,7 @@ class Detector:
         self._size = size
 
     def prepare(self, picture):
-        small = picture.resize(self._size[::-1])
+        small = Image.fromarray(picture).resize(self._size[::-1])
         return np.asarray(small)[..., None]
 
     def score(self, pixels):
@@ -85,7 +85,7 @@ def running(detector=None, token=None, **limits):
     model = Model(Path("part.daad"), detector or Detector())
     service = Service(model, Limits()._replace(**limits))
     bound = server_lib.bind("127.0.0.1", 0)
-    server = server_lib.Server(service, token)
+    server = server_lib.Server(service, token, server_lib.Reload())
     thread = threading.Thread(target=server.run, args=([bound],))
     thread.start()
     one = Running(bound.getsockname()[1], service, server, thread)

@@ -1,13 +1,17 @@
 """Pictures of concurrent requests are scored together, each by the model it was prepared for."""
 
 import asyncio
+import io
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 from daad_jax.errors import DataError
+from daad_jax.serve import model as model_lib
 from daad_jax.serve import service as service_lib
 from daad_jax.serve.batching import Batcher
 from daad_jax.serve.model import Model
@@ -87,7 +91,7 @@ def test_a_new_model_answers_new_requests_and_the_old_one_those_that_came_before
         waiting = [pool.submit(service.predict, picture(80)) for _ in range(9)]
         until(lambda: service.service._pictures == 9)
         monkeypatch.setattr(service_lib, "load", lambda path: Model(path, new))
-        service.server.ask_to_reload()
+        service.server._reload.asked = True
         until(lambda: service.service.model.hash == "b" * 12)
         late = pool.submit(service.predict, picture(80))
         until(lambda: service.service._pictures == 10)
@@ -99,13 +103,34 @@ def test_a_new_model_answers_new_requests_and_the_old_one_those_that_came_before
     assert "loaded part.daad (bbbbbbbbbbbb)" in capfd.readouterr().out
 
 
+def test_a_model_that_does_not_run_here_is_a_data_error(monkeypatch):
+    def fail(_):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of\nmemory")
+
+    detector = Detector()
+    monkeypatch.setattr(detector, "score", fail)
+    monkeypatch.setattr(model_lib, "load_exported", lambda path: detector)
+    message = r"part.daad: cannot run here in batches of 1 \(RESOURCE_EXHAUSTED: out of memory\)"
+    with pytest.raises(DataError, match=message):
+        model_lib.load(Path("part.daad"))
+
+
+@pytest.mark.parametrize("kind", ["WEBP", "JPEG", "PNG"])
+def test_a_picture_is_turned_upright_once(kind):
+    pixels, file, tags = np.zeros((8, 12), np.uint8), io.BytesIO(), Image.Exif()
+    pixels[:4], tags[274] = 255, 6  # the top is white; upright, it is on the right
+    Image.fromarray(pixels).save(file, kind, exif=tags)
+    prepared = model(Detector(size=(12, 8))).prepare(file.getvalue(), "a", 10**6).pixels[..., 0]
+    assert prepared[:, 4:].mean() > 200 > 50 > prepared[:, :4].mean()
+
+
 def test_a_file_that_cannot_be_loaded_leaves_the_model(monkeypatch, capfd):
     def load(path):
         raise DataError(f"{path}: is damaged")
 
     monkeypatch.setattr(service_lib, "load", load)
     with running() as service:
-        service.server.ask_to_reload()
+        service.server._reload.asked = True
         metrics = 'daad_model_loads_total{outcome="failed"} 1.0'
         until(lambda: metrics in service.send("GET", "/metrics")[2].decode())
         assert service.predict(*form(("a", picture()))[:1], headers=form()[1])[0] == 200

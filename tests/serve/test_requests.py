@@ -3,6 +3,7 @@
 import base64
 import io
 import re
+import socket
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -93,6 +94,12 @@ BAD = {
     "no boundary": (b"", {"Content-Type": "multipart/form-data"}, 400, "Missing boundary"),
     "an empty form": (*form(), 400, "send at least one picture"),
     "two bad pictures": (*form(("a", b"x"), ("b", b"y")), 422, "; b: is not a whole image"),
+    "no character set": (
+        form(("a", picture()))[0],
+        {"Content-Type": "multipart/form-data; boundary=edge; charset=undefined"},
+        400,
+        "content-type: names no character set",
+    ),
     "a name of two lines": (*form(("a\n\u202e", b"x")), 422, r"a\n\u202e: is not a whole image"),
 } | {make.__name__: (make(), {}, 413, "too many pixels") for make in HUGE}
 
@@ -106,6 +113,67 @@ def test_a_bad_request_gets_one_line_and_good_ones_go_on(one, case):
     assert said["detail"].isprintable()
     assert one.predict(picture())[0] == 200
     assert one.service._pictures == 0
+
+
+@pytest.mark.parametrize("kind", ["BMP", "TIFF"])
+def test_only_a_jpeg_has_scans(one, kind):
+    file = io.BytesIO()
+    pixels = np.tile(np.array([255, 218], np.uint8), (100, 60))
+    Image.fromarray(pixels).save(file, kind)
+    assert file.getvalue().count(b"\xff\xda") > 100
+    status, _, rows = one.predict(file.getvalue())
+    assert (status, rows[0]["error"]) == (200, None)
+
+
+def test_metadata_that_point_outside_of_the_file_are_passed_over(one):
+    far = b"II+\0\x08\0\0\0" + (1 << 63).to_bytes(8, "little") + bytes(8)
+    status, _, (row,) = one.predict(picture(60, exif=b"Exif\0\0" + far))
+    assert (status, row["score"]) == (200, 60)
+    assert one.predict(far)[0] == 422
+
+
+def test_a_score_that_is_not_finite_is_a_row_with_an_error():
+    class Broken(Detector):
+        def score(self, pixels):
+            result = super().score(pixels)
+            nothing = np.full(len(pixels), np.nan)
+            maps = np.full_like(result.anomaly_map, np.nan)
+            return result._replace(decision_score=nothing, anomaly_map=maps)
+
+    with running(Broken()) as service:
+        status, _, (row,) = service.predict(picture(), "?map=true")
+        assert (status, row["error"], row["map"]) == (200, "its score is not finite", None)
+        metrics = service.send("GET", "/metrics")[2].decode()
+        assert 'daad_pictures_total{found="unusable"} 1.0' in metrics
+
+
+def test_the_head_of_an_answer_does_not_grow(one):
+    counts = [len(one.send("GET", "/")[1]) for _ in range(3)]
+    assert counts == [counts[0]] * 3
+
+
+def test_a_client_that_reads_nothing_is_dropped(monkeypatch):
+    monkeypatch.setattr(server_lib, "_WRITE_SECONDS", 0.3)
+    with running(queue=3, pictures=1) as service:
+        request = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+        with socket.create_connection(("127.0.0.1", service.port)) as deaf:
+            deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            deaf.sendall(request * 400)
+            until(lambda: service.server.server_state.connections)
+            until(lambda: not service.server.server_state.connections)
+        assert service.predict(picture())[0] == 200
+
+
+def test_a_connection_whose_answer_came_early_ends(monkeypatch):
+    monkeypatch.setattr(server_lib, "_HEAD_SECONDS", 0.3)
+    with running(token="secret") as service:
+        with socket.create_connection(("127.0.0.1", service.port), timeout=20) as connection:
+            head = b"POST /v1/predict HTTP/1.1\r\nHost: a\r\nContent-Length: 50\r\n\r\n"
+            connection.sendall(head)
+            assert b" 401 " in connection.recv(65536)
+            connection.sendall(bytes(50))
+            while connection.recv(65536):
+                pass
 
 
 @pytest.mark.parametrize("make", INFLATING)
