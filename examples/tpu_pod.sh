@@ -3,7 +3,8 @@
 #
 #   TPU=my-slice ZONE=us-west4-a DATA=/mnt/disk/parts WORKDIR=/mnt/disk/runs/parts examples/tpu_pod.sh
 #
-# DATA and WORKDIR are on a disk that all hosts see, for example Filestore. Re-run it to resume.
+# The hosts need Python 3.11 or newer as python3. DATA and WORKDIR are on a disk that all hosts see,
+# for example Filestore. Re-run it to resume.
 set -euo pipefail
 
 : "${TPU:?name of the slice}" "${ZONE:?its zone}" "${DATA:?folder of images}" "${WORKDIR:?folder}"
@@ -12,6 +13,6 @@ on_all_hosts() {
 }
 
 gcloud compute tpus tpu-vm scp --recurse . "$TPU":daad_jax --zone="$ZONE" --worker=all
-on_all_hosts "cd daad_jax && pip install --quiet '.[tpu]'"
-on_all_hosts "cd daad_jax && daad-jax train '$DATA' --config=mvtec --workdir='$WORKDIR' \
+on_all_hosts "cd daad_jax && python3 -m pip install --quiet '.[tpu]'"
+on_all_hosts "cd daad_jax && python3 -m daad_jax train '$DATA' --config=mvtec --workdir='$WORKDIR' \
   --distributed=auto --config.train.batch_size=${BATCH:-128} --config.mesh.items=${ITEMS:-1}"

@@ -7,6 +7,7 @@ import importlib
 import io
 import logging
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Sequence
 
@@ -63,16 +64,24 @@ def guarded(command: Callable[[], None]) -> int:
     except signals.Interrupted as stop:
         message = f"interrupted by {stop}; re-run the same command to resume"
         print(message, file=sys.stderr, flush=True)
+        processes.leave_apart(signals.EXIT_CODE)
         return signals.EXIT_CODE
     except MemoryError:
         return _fail("out of memory; lower data.image_size, data.tile or data.memory_limit_mb", 1)
-    except RuntimeError:
-        if processes.are_several():  # an exchange fails when another process has died
-            watch.wait()
-        raise
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         return _fail(f"{where}{error.strerror or error}", 1)
+    except Exception as error:
+        if "RESOURCE_EXHAUSTED" in str(error):  # a device's memory
+            fields = "data.image_size, train.batch_size or score.batch_size"
+            return _fail(f"a device is out of memory; lower {fields}", 1)
+        if not processes.are_several():
+            raise
+        if isinstance(error, RuntimeError):  # an exchange fails when another process has died
+            watch.wait()
+        traceback.print_exc()
+        processes.leave(1)
+        return 1
     return 0
 
 

@@ -59,7 +59,11 @@ def run(argv: Sequence[str]) -> None:
     for config, rule in zip(configs, rules, strict=True):
         api.check(config, rule)
     anew = "score.threshold_quantile" in overrides
-    summaries = [_evaluate(*one, anew) for one in zip(folders, configs, rules, strict=True)]
+    summaries: list[dict[str, Any]] = []
+    for one in zip(folders, configs, rules, strict=True):
+        if summaries:
+            processes.check_signals()
+        summaries.append(_evaluate(*one, anew))
     if processes.is_first():
         output.show_summary(workdir, folders, summaries)
 
@@ -98,5 +102,5 @@ def _evaluate(folder: Path, config: Config, rule: Rule, anew: bool) -> dict[str,
                 write_evaluation(folder, evaluation, dataset)
                 output.show_evaluation(folder, evaluation, dataset)
 
-        processes.in_first(write, meanwhile=lambda: lock.wait_until_free(folder))
+        processes.in_first(write)
     return evaluation.summary

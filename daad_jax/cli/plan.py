@@ -9,6 +9,8 @@ import jax
 from absl import flags
 from jax.experimental import topologies
 
+from daad_jax import addressing
+from daad_jax.addressing import Rule
 from daad_jax.cli import flags as own_flags
 from daad_jax.config import Config, validate
 from daad_jax.errors import ConfigError, suggestion
@@ -16,6 +18,7 @@ from daad_jax.runtime import sharding
 from daad_jax.train.forecast import CHIPS, Chip, Forecast, forecast
 
 _GIB = 1 << 30
+_FACTOR = 4  # a rule may need a square number of items
 
 
 def run(argv: Sequence[str]) -> None:
@@ -28,16 +31,18 @@ def run(argv: Sequence[str]) -> None:
     help_text = "Chips, such as v5e:16x16 or h100:8."
     flags.DEFINE_string("topology", None, help_text, flag_values=values)
     flags.DEFINE_list("items", None, "Values of mesh.items to compare.", flag_values=values)
-    flags.DEFINE_integer("per_chip", None, "Images of a chip.", flag_values=values)
+    flags.DEFINE_integer("per_chip", None, "Images of a chip.", 1, flag_values=values)
     help_text = "Also find the largest batch and bank."
     flags.DEFINE_bool("largest", False, help_text, flag_values=values)
+    own_flags.define_custom_code(values)
     given = own_flags.parse_config_flags(values, argv)
     config = own_flags.load_config(given)
     validate(config)
+    rule = addressing.parse_rule(
+        config.memory.addressing, allow_custom_code=values.allow_custom_code
+    )
     chip, devices = find_devices(values.topology)
     per_chip = values.per_chip or max(1, config.train.batch_size // len(devices))
-    if per_chip < 1:
-        raise ConfigError(f"--per_chip: {per_chip} must be at least 1")
     counts = [_count(text) for text in values.items or [str(config.mesh.items)]]
     print(f"{values.topology}: {len(devices)} chips, {per_chip} images on each\n")
     print("| mesh (data x items) | state | memory | exchanged | step | of it exchanges | fits |")
@@ -49,7 +54,7 @@ def run(argv: Sequence[str]) -> None:
         mesh = sharding.make_mesh(devices, own.mesh)
         shape = f"{len(devices) // items} x {items}"
         try:
-            found = forecast(own, mesh, per_chip)
+            found = forecast(own, mesh, per_chip, rule)
         except MemoryError as error:
             print(f"| {shape} | - | - | - | - | - | no |", flush=True)
             notes += ["", f"{shape}:", f"- does not fit: {error}"]
@@ -57,11 +62,10 @@ def run(argv: Sequence[str]) -> None:
         print(f"| {shape} {_row(found, chip)}", flush=True)
         notes += ["", f"{shape}:", *_notes(found, chip)]
         if values.largest:
-            images, bank = largest(own, mesh, chip, per_chip, found)
-            notes += [
-                f"- largest batch that fits: {images} images on each chip",
-                f"- largest bank that fits, with {per_chip}: memory.items={bank}",
-            ]
+            images, bank = largest(own, mesh, chip, per_chip, found, rule)
+            notes.append(f"- largest batch that fits: {images} images on each chip")
+            if bank is not None:
+                notes.append(f"- largest bank that fits, with {per_chip}: memory.items={bank}")
     print("\n".join(notes))
 
 
@@ -102,25 +106,34 @@ def find_devices(topology: str | None) -> tuple[Chip, Sequence[jax.Device]]:
 
 
 def largest(
-    config: Config, mesh: jax.sharding.Mesh, chip: Chip, per_chip: int, found: Forecast
-) -> tuple[int, int]:
+    config: Config,
+    mesh: jax.sharding.Mesh,
+    chip: Chip,
+    per_chip: int,
+    found: Forecast,
+    rule: Rule,
+) -> tuple[int, int | None]:
     """The most images on a chip, and the most items of a bank, that fit beside the other.
 
     `found` is the forecast of the config with `per_chip` images. Memory grows with both by equal
-    steps, so one more compilation of each gives the slope. Returns 0 where not even that fits.
+    steps, so one more compilation of each gives the slope. Returns 0 where not even that fits, and
+    None for the bank of a model without a memory.
     """
+    more = _FACTOR * per_chip
+    images = _most(per_chip, found, chip, lambda: forecast(config, mesh, more, rule))
+    if config.memory.scales == "none":
+        return images, None
     parts, items = mesh.shape[sharding.ITEMS_AXIS], config.memory.items
     larger = copy.deepcopy(config)
-    larger.memory.items = 2 * items
-    images = _most(per_chip, found, chip, lambda: forecast(config, mesh, 2 * per_chip))
-    bank = _most(items, found, chip, lambda: forecast(larger, mesh, per_chip))
+    larger.memory.items = _FACTOR * items
+    bank = _most(items, found, chip, lambda: forecast(larger, mesh, per_chip, rule))
     return images, bank - bank % parts
 
 
-def _most(size: int, found: Forecast, chip: Chip, double: Callable[[], Forecast]) -> int:
-    """The largest size that fits, from the memory of a size and of its double."""
+def _most(size: int, found: Forecast, chip: Chip, larger: Callable[[], Forecast]) -> int:
+    """The largest size that fits, from the memory of a size and of `_FACTOR` times it."""
     try:
-        each = max(1.0, (double().memory - found.memory) / size)
+        each = max(1.0, (larger().memory - found.memory) / ((_FACTOR - 1) * size))
     except MemoryError:
         return size
     return max(0, int((chip.memory - found.memory) / each) + size)

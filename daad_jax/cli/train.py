@@ -80,7 +80,9 @@ def run(argv: Sequence[str]) -> None:
         processes.in_first(functools.partial(lock.check_free, folder))
     log: Callable[[str], None] = print if processes.is_first() else lambda _: None
     summaries = []
-    for own, folder in planned:
+    for index, (own, folder) in enumerate(planned):
+        if index:
+            processes.check_signals()
         dataset = load_dataset(own.data, own.data.category, folder / "cache")
         where = display_name(folder)
         log(f"== {dataset.category}: {len(dataset.train)} training images -> {where}")
@@ -125,8 +127,7 @@ def train_and_evaluate(
                 if show is not None:
                     show(folder, evaluation, dataset)
 
-        # The others wait for the lock: a collective operation would time out in a long report.
-        processes.in_first(write, meanwhile=lambda: lock.wait_until_free(folder))
+        processes.in_first(write)
     own = evaluation if processes.is_first() else None
     return Outcome(own, trained - start, time.perf_counter() - trained)
 

@@ -39,9 +39,26 @@ def keep_freed_memory() -> bool:
     return all([mallopt(option, value) == 1 for option, value in choices])
 
 
-def _available_in_container() -> int:
-    """Returns the bytes left in this control group; `sys.maxsize` if it has no limit."""
-    group = Path("/sys/fs/cgroup")
+def _available_in_container(groups: Path = Path("/sys/fs/cgroup")) -> int:
+    """Returns the bytes left in the control group of this process and in those around it.
+
+    `groups` is where they are mounted (version 2). Returns `sys.maxsize` if none has a limit.
+    """
+    inner = groups / _own_group()
+    around = [inner, *inner.parents]
+    return min(_available_in(group) for group in around[: around.index(groups) + 1])
+
+
+def _own_group() -> str:
+    """The control group of this process, relative to where groups are mounted."""
+    try:
+        lines = Path("/proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return ""
+    return next((line[3:].strip("/") for line in lines if line.startswith("0::")), "")
+
+
+def _available_in(group: Path) -> int:
     try:
         limit = int((group / "memory.max").read_text())
         used = int((group / "memory.current").read_text())

@@ -5,6 +5,7 @@ each checkpoint. Only the first process writes other files. All processes use th
 must be on a disk that all of them can see.
 """
 
+import itertools
 import os
 import sys
 import threading
@@ -21,6 +22,8 @@ from daad_jax.runtime import sharding, signals, watch
 
 _SHUTDOWN_SECONDS = 7 * 24 * 3600  # The others wait at the end while the first one reports.
 _LEAVE_SECONDS = 30  # A process that failed waits this long for the others to stop as well.
+_apart: list[bool] = []  # of `join`
+_calls = itertools.count()  # of `in_first`, the same in every process
 
 
 class FirstProcessError(UserError):
@@ -58,9 +61,10 @@ def join(text: str | None, *, apart: bool = False) -> None:
         raise ConfigError(
             f"--distributed: cannot join {text!r} ({reason}); give HOST:PORT,COUNT,INDEX or auto"
         ) from error
+    _apart.append(apart)
     if jax.process_count() > 1:
         if not apart:
-            signals.hold()
+            signals.hold()  # one process must not stop while the others wait for it
         watch.start()
 
 
@@ -79,6 +83,12 @@ def leave(code: int) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+
+
+def leave_apart(code: int) -> None:
+    """Disconnects after a signal to a process that works apart: the others do not stop."""
+    if any(_apart):
+        leave(code)
 
 
 def is_first() -> bool:
@@ -101,11 +111,10 @@ def are_several() -> bool:
     return jax.distributed.is_initialized() and jax.process_count() > 1
 
 
-def in_first(work: Callable[[], object], meanwhile: Callable[[], object] | None = None) -> None:
-    """Runs `work` in the first process; the others wait until it has returned.
+def in_first(work: Callable[[], object]) -> None:
+    """Runs `work` in the first process; the others wait until it has returned, however long.
 
-    Before they wait, the others run `meanwhile`. If `work` raises an exception, the others raise
-    FirstProcessError.
+    Every process must call it. If `work` raises an exception, the others raise FirstProcessError.
     """
     failure: Exception | None = None
     if is_first():
@@ -113,11 +122,13 @@ def in_first(work: Callable[[], object], meanwhile: Callable[[], object] | None 
             work()
         except Exception as error:
             failure = error
-    elif meanwhile is not None:
-        meanwhile()
     if jax.process_count() > 1:
-        code = 0 if failure is None else getattr(failure, "exit_code", 1)
-        code = int(multihost_utils.broadcast_one_to_all(np.int32(code)))
+        name = f"first/{next(_calls)}"
+        if is_first():
+            code = 0 if failure is None else getattr(failure, "exit_code", 1)
+            watch.store().key_value_set(f"daad_jax/{name}/code", str(code))
+        meet(name)
+        code = int(watch.store().blocking_key_value_get(f"daad_jax/{name}/code", 1000))
         if code and failure is None:
             raise FirstProcessError(code)
     if failure is not None:
@@ -135,6 +146,16 @@ def all_processes(flag: bool) -> bool:
     if jax.process_count() == 1:
         return flag
     return bool(np.all(multihost_utils.process_allgather(np.bool_(flag))))
+
+
+def check_signals() -> None:
+    """Raises Interrupted in all processes if a signal asks one of them to stop.
+
+    Every process must call it, at a point where nothing is lost.
+    """
+    if are_several() and not all_processes(not signals.requested()):
+        signals.release()
+    signals.check()
 
 
 class Stop:

@@ -12,14 +12,14 @@ import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-import jax
 from jax.sharding import Mesh
 from jax.stages import Compiled
 
+from daad_jax.addressing import Rule
 from daad_jax.config import Config
 from daad_jax.models.build import build_networks, image_shape
 from daad_jax.runtime import sharding
-from daad_jax.train.program import lower_step
+from daad_jax.train.program import compile_step, lower_step
 from daad_jax.train.step import step_spec
 
 
@@ -115,22 +115,18 @@ class Forecast(NamedTuple):
         return dict(totals)
 
 
-def forecast(config: Config, mesh: Mesh, per_chip: int) -> Forecast:
+def forecast(config: Config, mesh: Mesh, per_chip: int, rule: Rule | None = None) -> Forecast:
     """Compiles the train step of a config for a mesh whose devices need not exist here.
 
-    `per_chip` is the number of images of each chip. Reads no images. Raises ConfigError if the mesh
-    cannot split the banks, and MemoryError if the compiler says that the step does not fit.
+    `per_chip` is the number of images of each chip, and `rule` that of the config. Reads no images.
+    Raises ConfigError if the mesh cannot split the banks, and MemoryError if the compiler says that
+    the step does not fit.
     """
-    networks = build_networks(config, devices=mesh.size)
+    networks = build_networks(config, rule, devices=mesh.size)
     height, width, channels = image_shape(config)
     shape = (per_chip * mesh.size, height, width, channels + config.data.has_validity)
     lowered, shapes, _ = lower_step(networks, step_spec(config), shape, mesh)
-    try:
-        compiled = lowered.compile()
-    except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
-            raise
-        raise MemoryError(str(error).splitlines()[0]) from error
+    compiled = compile_step(lowered)
     memory: Any = compiled.memory_analysis()
     cost = compiled.cost_analysis() or {}
     used = (
@@ -187,6 +183,8 @@ def _exchanges(
             size = max(sizes, default=0) if apart else sum(sizes)
             origin = re.search(r'op_name="([^"]*)"', line)
             group = _group(line, devices)
+            if match[2] == "reduce-scatter" and not match[3]:
+                size *= group  # the line names what each device keeps
             yield Exchange(match[2], group, size, 0, origin[1] if origin else ""), times
         elif loop := _LOOP.search(line):
             trips = _TRIPS.search(line)

@@ -80,11 +80,13 @@ def build_program(
     # State and gradients: a cheap lower bound before compiling.
     gradients = (shapes.generator.params, shapes.discriminator and shapes.discriminator.params)
     _check_memory(sharding.shard_bytes((shapes, gradients)), networks, mesh)
-    step = lowered.compile()
+    try:
+        step = compile_step(lowered)
+    except MemoryError as error:
+        start = f"{_largest_field(networks)}: the step does not fit the devices ({error})"
+        raise ConfigError(f"{start}; {_advice(networks, _sizes(batch_shape, mesh))}") from error
     memory_bytes = _step_memory(step, shapes, mesh)
-    one_each = batch_shape[0] == mesh.size  # a smaller batch would leave devices without images
-    sizes = ("data.image_size",) if one_each else ("data.image_size", "train.batch_size")
-    _check_memory(memory_bytes, networks, mesh, sizes)
+    _check_memory(memory_bytes, networks, mesh, _sizes(batch_shape, mesh))
     places, whole, split = _places(shapes), sharding.replicated(mesh), sharding.batched(mesh)
     options = _INIT_OPTIONS if _on_cpu(mesh) else compiler_options(mesh)
     first = _jit(mesh, init, (whole, split), places, compiler_options=options)
@@ -124,6 +126,16 @@ def lower_step(
     return step.lower(shapes, images, jax.eval_shape(jax.random.key, 0)), shapes, init
 
 
+def compile_step(lowered: Lowered) -> Compiled:
+    """Compiles a train step. Raises MemoryError if the compiler says that it does not fit."""
+    try:
+        return lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise MemoryError(str(error).splitlines()[0]) from error
+
+
 def _places(shapes: TrainState) -> Any:
     return jax.tree.map(lambda one: one.sharding, shapes)
 
@@ -161,16 +173,30 @@ def _check_memory(needed: int, networks: Networks, mesh: Mesh, fields: Sequence[
     available = available_memory(mesh)
     if needed <= available:
         return
+    raise ConfigError(
+        f"{_largest_field(networks)}: this config needs about {needed / _GIB:.1f} GiB on each "
+        f"device and {available / _GIB:.1f} GiB are available; {_advice(networks, fields)}"
+    )
+
+
+def _largest_field(networks: Networks) -> str:
+    return "memory.items" if scale_memories(networks.generator) else "model.widths"
+
+
+def _sizes(batch_shape: BatchShape, mesh: Mesh) -> tuple[str, ...]:
+    """Fields that make a step smaller, but not its state."""
+    one_each = batch_shape[0] == mesh.size  # a smaller batch would leave devices without images
+    return ("data.image_size",) if one_each else ("data.image_size", "train.batch_size")
+
+
+def _advice(networks: Networks, fields: Sequence[str]) -> str:
+    """What to change if a device lacks memory: lower `fields`, among others."""
     memories = list(scale_memories(networks.generator).values())
     lower = [f"memory.items ({memories[0].items})"] if memories else []
-    lower += ["model.widths", *fields]
-    change = f"lower {', '.join(lower)}"
+    change = f"lower {', '.join([*lower, 'model.widths', *fields])}"
     if memories:
         change += f"; or raise memory.division_rates ({memories[0].rates} at the finest scale)"
-    raise ConfigError(
-        f"{lower[0].split()[0]}: this config needs about {needed / _GIB:.1f} GiB on each device "
-        f"and {available / _GIB:.1f} GiB are available; {change}"
-    )
+    return change
 
 
 def available_memory(mesh: Mesh) -> int:

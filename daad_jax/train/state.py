@@ -145,7 +145,8 @@ def restore_state(folder: Path, config: Config, networks: Networks, mesh: Mesh) 
     train = config.train
     adam, average = AdamSpec(train.learning_rate), train.average_decay > 0
     init = functools.partial(init_state, networks, adam, average=average)
-    shapes = state_shapes(init, image_shape(config), mesh)
+    split = config.mesh.split_moments
+    shapes = state_shapes(init, image_shape(config), mesh, split_moments=split)
     with Checkpoints(folder) as checkpoints:
         return checkpoints.restore(shapes)
 

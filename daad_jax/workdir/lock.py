@@ -4,7 +4,6 @@ The operating system releases the lock when its holder exits, however it exits.
 """
 
 import contextlib
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -42,15 +41,6 @@ def check_free(workdir: Path) -> None:
     if (workdir / LOCK_FILE).exists():
         with hold(workdir):
             pass
-
-
-def wait_until_free(workdir: Path) -> None:
-    """Waits until a workdir is not locked."""
-    while True:
-        try:
-            return check_free(workdir)
-        except InUseError:
-            time.sleep(0.2)
 
 
 def _lock(file: IO[str], workdir: Path, wait: bool) -> None:

@@ -3,13 +3,13 @@
 import contextlib
 import json
 import math
-import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
 from daad_jax.errors import SaveError, warn
+from daad_jax.runtime import files
 
 TIMINGS_FILE = "timings.jsonl"
 # Waiting for data is reported when it takes both this share of the time and this many seconds.
@@ -33,9 +33,8 @@ def reopen(path: Path, step: int) -> TextIO:
             if damaged:
                 warn(f"{path}: removed {damaged} damaged lines")
             kept = [f"{line}\n" for line in lines if line_step(line) <= step]
-            partial = path.with_name(f".{path.name}.partial")
-            partial.write_text("".join(kept), encoding="utf-8")
-            os.replace(partial, path)
+            with files.replacing(path) as partial:
+                partial.write_text("".join(kept), encoding="utf-8")
         return path.open("a", encoding="utf-8")
 
 

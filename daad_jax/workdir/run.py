@@ -50,7 +50,7 @@ def open_run(folder: Path, config: Config, images: np.ndarray) -> Iterator[Path]
     """Locks a workdir for training and writes ``config.json`` and ``images.json``.
 
     With several processes this is a collective call: the first process locks and writes, then the
-    others check that they see the same run. Only the first holds the lock.
+    others check that they see the same run and have the same config. Only the first holds the lock.
 
     `images` are the training images, uint8 ``(n, H, W, C)``. The folder is created if it does not
     exist. Raises CheckpointError if the workdir is in use, belongs to a run with another config or
@@ -59,7 +59,7 @@ def open_run(folder: Path, config: Config, images: np.ndarray) -> Iterator[Path]
     with contextlib.ExitStack() as held:
         processes.in_first(lambda: held.enter_context(_begin(folder, config, images)))
         if not processes.is_first():
-            load_config(folder)
+            _check_same_config(folder, config)
             check_same_images(folder, images)
         yield folder
 
@@ -105,14 +105,32 @@ def check_same_run(folder: Path, config: Config) -> None:
         if (folder / CHECKPOINTS).exists():
             raise CheckpointError(f"{folder}: has checkpoints but no {CONFIG_FILE}; restore it")
         return
+    for name, value, old in _differences(folder, config):
+        if name not in CHANGEABLE_FIELDS:
+            raise CheckpointError(
+                f"{name}: is {value!r}, but the run in {folder} was trained with {old!r}; choose "
+                "another --workdir or set it back"
+            )
+
+
+def _check_same_config(folder: Path, config: Config) -> None:
+    """Checks that this process has the config that the first one has just written.
+
+    Only where the images lie and how they are read may differ.
+    """
+    for name, value, first in _differences(folder, config):
+        if name == "data.on_device" or not (name.startswith("data.") and name in CHANGEABLE_FIELDS):
+            raise CheckpointError(
+                f"{name}: is {value!r}, but {first!r} in the first process; start all processes "
+                "with the same config"
+            )
+
+
+def _differences(folder: Path, config: Config) -> Iterator[tuple[str, Any, Any]]:
+    """Each field with another value than in ``config.json``: its name and both values."""
     old = config_lib.flatten(config_lib.to_dict(load_config(folder)))
     new = config_lib.flatten(config_lib.to_dict(config))
-    for name, value in new.items():
-        if name not in CHANGEABLE_FIELDS and old[name] != value:
-            raise CheckpointError(
-                f"{name}: is {value!r}, but the run in {folder} was trained with {old[name]!r}; "
-                "choose another --workdir or set it back"
-            )
+    yield from ((name, value, old[name]) for name, value in new.items() if old[name] != value)
 
 
 def check_same_images(folder: Path, images: np.ndarray) -> dict[str, Any]:

@@ -72,3 +72,14 @@ def test_the_available_memory_is_the_smaller_of_the_machine_and_the_container(mo
     for container, expected in ((400, 400), (2000, 1000)):
         monkeypatch.setattr(memory, "_available_in_container", lambda value=container: value)
         assert memory.available() == expected
+
+
+@pytest.mark.parametrize(("outer", "inner"), [("5000", "max"), ("9000", "5000"), ("5000", "9000")])
+def test_the_tightest_group_around_this_process_counts(tmp_path, monkeypatch, outer, inner):
+    monkeypatch.setattr(memory, "_own_group", lambda: "slice/job")
+    for folder, limit in ((tmp_path, outer), (tmp_path / "slice/job", inner)):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "memory.max").write_text(limit)
+        (folder / "memory.current").write_text("2000")
+        (folder / "memory.stat").write_text("anon 1500\ninactive_file 300\n")
+    assert memory._available_in_container(tmp_path) == 3300

@@ -42,8 +42,21 @@ def free_port():
 
 
 @contextlib.contextmanager
-def two_processes(root, workdir, place=NOWHERE, *, waiting=1, elsewhere=None, flags=()):
-    """Starts both; one waits at a place for a line. The second may use another workdir."""
+def two_processes(
+    root,
+    workdir,
+    place=NOWHERE,
+    *,
+    waiting=1,
+    elsewhere=None,
+    flags=(),
+    own_flags=((), ()),
+    before="",
+):
+    """Starts both; one waits at a place for a line. The second may use another workdir.
+
+    `before` is run first in both.
+    """
     port = free_port()
     more = [
         f"--config.train.steps={STEPS}",
@@ -55,13 +68,14 @@ def two_processes(root, workdir, place=NOWHERE, *, waiting=1, elsewhere=None, fl
         both = [
             stack.enter_context(
                 child(
-                    REACH,
+                    before + REACH,
                     json.dumps(place if index == waiting else NOWHERE),
                     "line",
                     *train_args(
                         root,
                         elsewhere if index and elsewhere else workdir,
                         *more,
+                        *own_flags[index],
                         f"--distributed=127.0.0.1:{port},2,{index}",
                     ),
                     **VARIABLES,
@@ -235,6 +249,65 @@ def test_a_process_that_cannot_see_the_workdir_reports_it(root, tmp_path):
     assert second.returncode == 2
     assert error.startswith(f"error: {tmp_path}/v")
     assert error.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_processes_with_different_configs_do_not_train(root, tmp_path):
+    flags = (("--config.train.learning_rate=0.5",), ("--config.train.learning_rate=0.25",))
+    with two_processes(root, tmp_path / "w", own_flags=flags) as (first, second):
+        error = second.communicate()[1]
+        first.communicate()
+    assert second.returncode == 2
+    assert "train.learning_rate: is 0.25, but 0.5 in the first process; start all" in error
+    assert first.returncode == 1
+
+
+BROKEN = """
+import sys, time
+from daad_jax.train import loop
+def fail(*_):
+    raise ValueError("broken")
+if sys.argv[-1].endswith("1"):
+    loop._loop = fail
+"""
+
+
+@pytest.mark.slow
+def test_an_unexpected_error_in_one_process_ends_both(root, tmp_path):
+    with two_processes(root, tmp_path / "w", before=BROKEN) as (first, second):
+        begin = time.monotonic()
+        errors = [process.communicate()[1] for process in (first, second)]
+        assert time.monotonic() - begin < 150
+    assert (first.returncode, second.returncode) == (1, 1)
+    assert "ValueError: broken" in errors[1]
+    assert "error: process 1 of 2 has not answered for 40 s" in errors[0]
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_of_two_that_predict_ends_both(root, tmp_path):
+    flags = ("--config.train.steps=2", "--config.data.calibration_fraction=0.2")
+    assert cli.main(train_args(root, tmp_path, *flags)) == 0
+    port, place = free_port(), {"event": "open", "path": r"predictions-1\.csv", "count": 1}
+    with contextlib.ExitStack() as stack:
+        first, second = [
+            stack.enter_context(
+                child(
+                    REACH,
+                    json.dumps(place if index else NOWHERE),
+                    "line",
+                    *("predict", tmp_path, root / "nut" / "test", f"--output={tmp_path}/two"),
+                    f"--distributed=127.0.0.1:{port},2,{index}",
+                    **VARIABLES,
+                )
+            )
+            for index in range(2)
+        ]
+        wait_for(second, "reached")
+        second.send_signal(signal.SIGTERM)
+        assert_acknowledged(second)
+        second.communicate("\n")
+        first.communicate()
+    assert (first.returncode, second.returncode) == (1, 75)
 
 
 @pytest.mark.parametrize("text", ["nowhere", "127.0.0.1:1,2,x", "127.0.0.1:1,2,5"])

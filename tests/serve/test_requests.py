@@ -166,14 +166,16 @@ def test_a_client_that_reads_nothing_is_dropped(monkeypatch):
 
 def test_a_connection_whose_answer_came_early_ends(monkeypatch):
     monkeypatch.setattr(server_lib, "_HEAD_SECONDS", 0.3)
-    with running(token="secret") as service:
-        with socket.create_connection(("127.0.0.1", service.port), timeout=20) as connection:
-            head = b"POST /v1/predict HTTP/1.1\r\nHost: a\r\nContent-Length: 50\r\n\r\n"
-            connection.sendall(head)
-            assert b" 401 " in connection.recv(65536)
-            connection.sendall(bytes(50))
-            while connection.recv(65536):
-                pass
+    with (
+        running(token="secret") as service,
+        socket.create_connection(("127.0.0.1", service.port), timeout=20) as connection,
+    ):
+        head = b"POST /v1/predict HTTP/1.1\r\nHost: a\r\nContent-Length: 50\r\n\r\n"
+        connection.sendall(head)
+        assert b" 401 " in connection.recv(65536)
+        connection.sendall(bytes(50))
+        while connection.recv(65536):
+            pass
 
 
 @pytest.mark.parametrize("make", INFLATING)

@@ -5,9 +5,10 @@ import jax.numpy as jnp
 import pytest
 
 from daad_jax import cli
+from daad_jax.cli import plan
 from daad_jax.config import MeshConfig
 from daad_jax.runtime import sharding
-from daad_jax.train.forecast import CHIPS, Exchange, find_exchanges, forecast
+from daad_jax.train.forecast import CHIPS, Exchange, Forecast, find_exchanges, forecast
 from tests.conftest import tiny_config
 from tests.processes import ROOT, child
 
@@ -33,6 +34,33 @@ def test_an_exchange_in_a_loop_counts_for_each_round():
 
     found = [one for one in exchanges_of(loop, (16, 100), (100,)) if one.kind == "all-reduce"]
     assert sum(one.times for one in found) == 5
+
+
+def test_a_reduce_scatter_moves_what_all_devices_have():
+    text = """
+HloModule a
+ENTRY %main (x: f32[1024]) -> f32[128] {
+  %x = f32[1024]{0} parameter(0)
+  ROOT %r = f32[128]{0} reduce-scatter(%x), replica_groups={{0,1,2,3,4,5,6,7}}, dimensions={0}
+}
+"""
+
+    class Program:
+        def as_text(self):
+            return text
+
+    (found,) = find_exchanges(Program(), 8)
+    assert (found.kind, found.group, found.size) == ("reduce-scatter", 8, 4096)
+
+
+def test_the_largest_bank_of_a_model_without_memory_is_none(monkeypatch):
+    def made(config, mesh, per_chip, rule):
+        return Forecast(1, 1, 0, 1000 * per_chip, 0.0, 0.0, [])
+
+    monkeypatch.setattr(plan, "forecast", made)
+    chip, mesh = CHIPS["v5e"]._replace(memory=16_000), sharding.make_mesh(jax.devices()[:1])
+    found = made(None, None, 2, None)
+    assert plan.largest(tiny_config("ae"), mesh, chip, 2, found, None) == (16, None)
 
 
 def test_a_ring_moves_an_array_twice_to_reduce_it_and_once_to_gather_it():

@@ -33,15 +33,6 @@ def test_a_folder_that_does_not_exist_is_free(tmp_path):
     assert not (tmp_path / "none").exists()
 
 
-def test_waiting_ends_when_the_workdir_is_free(tmp_path):
-    with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        with lock.hold(tmp_path):
-            waiting = pool.submit(lock.wait_until_free, tmp_path)
-            with pytest.raises(concurrent.futures.TimeoutError):
-                waiting.result(timeout=0.5)
-        waiting.result(timeout=20)
-
-
 def test_a_lock_that_waits_is_taken_when_the_other_ends(tmp_path):
     def take():
         with lock.hold(tmp_path, wait=True):
