@@ -8,8 +8,11 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from daad_jax import cli
 from daad_jax import config as config_lib
+from daad_jax.errors import ConfigError
 from daad_jax.models.build import build_networks
+from daad_jax.train import program
 from daad_jax.train.losses import LOSSES, Loss
 from daad_jax.train.step import step_spec
 from tests.conftest import tiny_config, tiny_dataset
@@ -209,3 +212,22 @@ def test_a_second_process_uses_the_compilation_cache(tmp_path):
     assert kept[0] == kept[1]
     for name in ("metrics.jsonl", "scores.csv"):
         assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "second" / name).read_bytes()
+
+
+def test_a_step_that_the_compiler_finds_too_large_is_a_config_error(monkeypatch, one_device):
+    def refuse(lowered):
+        raise MemoryError("RESOURCE_EXHAUSTED: 20 GiB of temporaries")
+
+    monkeypatch.setattr(program, "compile_step", refuse)
+    config = tiny_config(memory__items=11)  # no other test has compiled it
+    message = r"memory\.items: .* \(RESOURCE_EXHAUSTED: 20 GiB.*\); lower memory\.items \(11\), mod"
+    with pytest.raises(ConfigError, match=message):
+        program_of(config, one_device)
+
+
+def test_a_full_device_is_one_error_line(monkeypatch, capsys):
+    def overflow():
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 8 bytes")
+
+    assert cli.guarded(overflow) == 1
+    assert capsys.readouterr().err.startswith("error: a device is out of memory; lower data.image")
