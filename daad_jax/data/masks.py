@@ -140,7 +140,8 @@ def _levels(content: bytes, name: str, opened: Picture) -> np.ndarray:
     """Returns how bright each pixel is, ``(H, W)``, without losing a bit of the file."""
     image = opened.image
     if (wide := wide_grey(image)) is not None:
-        return np.nan_to_num(wide[0]) * _WHOLE
+        values = np.nan_to_num(wide[0])
+        return values.astype(np.result_type(values, np.int64)) * _WHOLE  # float32 would overflow
     alpha = None
     if has_alpha(image):
         rgba = to_rgba(image)

@@ -66,6 +66,14 @@ def test_a_mask_without_a_defect_is_told_of_and_one_of_defect_alone_is_not():
     assert not told
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_float_mask_may_hold_the_largest_numbers():
+    pixels = np.zeros((8, 8), np.float32)
+    pixels[2, 2], pixels[4:, 4:] = 0.5, np.inf
+    mask, _ = decode(pixels, "TIFF")
+    np.testing.assert_array_equal(mask, pixels > 1)
+
+
 def test_resized_masks_are_defective_where_half_a_pixel_is():
     pixels = np.zeros((8, 8), bool)
     pixels[0, 0:2] = pixels[0:2, 2:4] = pixels[2, 4] = True
