@@ -74,11 +74,9 @@ def load_exported(path: str | os.PathLike[str]) -> "ExportedDetector":
     try:
         parts = _read(name)
         metadata: dict[str, Any] = json.loads(parts[METADATA])
-        if metadata["format"] > FORMAT:
-            raise ExportError(
-                f"has format {metadata['format']}, but this module reads formats up to {FORMAT}; "
-                "copy exported.py of a newer daad_jax"
-            )
+        if (own := metadata["format"]) > FORMAT:
+            newer = "copy exported.py of a newer daad_jax"
+            raise ExportError(f"has format {own}, and this module reads up to {FORMAT}; {newer}")
         metadata["hash"] = hashlib.sha256(parts[SUMS]).hexdigest()
         detector = ExportedDetector(metadata, parts)
     except ExportError as error:
@@ -320,8 +318,7 @@ def _compiled(exported: jax.export.Exported, options: dict[str, str]) -> Any:
 
 def _array(content: bytes) -> np.ndarray:
     """Reads an array in NumPy's format. Its header cannot ask for more memory than it has."""
-    file = io.BytesIO(content)
-    if np.lib.format.read_magic(file) != (1, 0):
+    if np.lib.format.read_magic(file := io.BytesIO(content)) != (1, 0):
         raise ValueError("an array of another version of NumPy's format")
     shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
     if dtype.kind not in "biuf" or fortran:
@@ -372,8 +369,7 @@ def _to_mode(image: Any, channels: int, value_range: Any) -> Any:
     """Converts a Pillow image to "RGB" or "L", over black where it is transparent."""
     if image.mode.startswith(("I;16", "F")):
         values, key = np.asarray(image), image.info.get("transparency")
-        if isinstance(key, int):
-            values = np.where(values == key, 0, values).astype(values.dtype)
+        values = np.where(values == key, 0, values) if isinstance(key, int) else values
         image = Image.fromarray(_scale(values, image.mode == "F", value_range))
     elif image.mode == "I":
         raise ExportError("has grey values of 32 bits; convert it to 16 or 8 bits")

@@ -175,7 +175,7 @@ DAMAGE = {
     "another part": (dict(changes={"evil.py": lambda x: b"1"}), "'evil.py' does not belong"),
     "a path": (dict(changes={"../a.npy": lambda x: b"1"}), "does not belong"),
     "compression": (dict(compression=zipfile.ZIP_DEFLATED), "does not belong"),
-    "a newer format": (dict(changes=edited(format=2)), "has format 2, but this module reads"),
+    "a newer format": (dict(changes=edited(format=2)), "has format 2, and this module reads"),
     "no JSON": (dict(changes={exported.METADATA: lambda x: b"{"}), SOUND),
     "a list": (dict(changes={exported.METADATA: lambda x: b"[]"}), SOUND),
     "no batch sizes": (dict(changes=edited(batch_sizes=[])), SOUND),
@@ -259,6 +259,13 @@ def encoded(mode, form, *, size=(37, 29), **options):
     return file.getvalue()
 
 
+def keyed():
+    """A picture of 16 bits, whose most common value is transparent."""
+    image = Image.open(io.BytesIO(encoded("I;16", "PNG")))
+    values, counts = np.unique(np.asarray(image), return_counts=True)
+    return encoded("I;16", "PNG", transparency=int(values[counts.argmax()]))
+
+
 def turned(tag):
     exif = Image.Exif()
     exif[0x0112] = tag
@@ -269,6 +276,7 @@ FILES = {
     **{f"png {mode}": encoded(mode, "PNG") for mode in ("1", "L", "LA", "P", "RGB", "RGBA")},
     "png transparent colour": encoded("P", "PNG", transparency=3),
     "png 16 bits": encoded("I;16", "PNG"),
+    "png 16 bits, transparent value": keyed(),
     "png turned": encoded("RGB", "PNG", exif=turned(6)),
     **{f"jpeg turned {tag}": encoded("RGB", "JPEG", exif=turned(tag)) for tag in range(1, 9)},
     "jpeg L": encoded("L", "JPEG"),
